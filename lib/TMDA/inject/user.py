@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whose message it is: the account whose configuration, key and filter are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class User:
+    """A login and where its TMDA files are.
+
+    environ is the environment that belongs to this user's messages (HOME, LOGIN, ...); it stands
+    in for os.environ wherever a configuration, a filter or a command asks.
+    """
+
+    login: str
+    home: str
+    config_file: str
+    environ: dict = field(default_factory=dict, repr=False)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Frames between the processes of shared mode: typed, length-checked, over a Unix socketpair.
+
+channels.py (network process) speaks them with child.py (the process of a session).  KINDS is the
+list of all frames and of what each has to carry.  A frame is
+
+    length of the header (4 octets), length of the body (4 octets), header, body
+
+in network byte order; the header is a JSON array, the kind and an object of the fields; the body
+is a message that was small enough to be in memory.  A larger one travels as a descriptor.
+
+Neither side believes the other.  receive() raises Broken for whatever is not a frame of a kind
+that was asked for, with exactly its fields, each of its type and within its bounds; the lengths
+are looked at before memory is taken.  Descriptors that come where none was asked for, or in
+greater number, are closed and the frame is Broken.  After Broken or TimedOut nothing can be said
+about the state of a link: its owner closes it.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import re
+import socket
+import struct
+from time import monotonic
+from typing import Callable, NamedTuple
+
+from TMDA.inject.reply import Reply
+
+PREFIX = struct.Struct('!II')
+SMALL = 65536          # octets of a header that holds no envelope
+DESCRIPTORS = 4        # that are received at most, to be closed if there is more than one
+BLOCK = 262144         # octets taken from the socket at a time
+TEXT = 2000            # characters of a text for people
+FACTS = 40             # facts of an outcome
+LOGIN = 1024           # characters of a login name
+SECRET = 12288         # characters or octets of a password or a proof: a line of AUTH
+
+_FACT_NAME = re.compile(r'[a-z][a-z_]{0,30}\Z')
+_RESERVED_FACTS = frozenset(('event', 'name', 'self', 'session', 'client', 'user'))
+_CLOSE_ON_EXEC = getattr(socket, 'MSG_CMSG_CLOEXEC', 0)
+
+
+class Broken(Exception):
+    """The other side sent what it may not send.  str() says what, in our own words."""
+
+
+class Ended(Exception):
+    """The other side closed the link."""
+
+
+class TimedOut(Exception):
+    """The deadline passed."""
+
+
+def text(limit: int) -> Callable[[object], bool]:
+    """A str of at most `limit` characters."""
+    return lambda value: type(value) is str and len(value) <= limit
+
+
+def number(low: int, high: int) -> Callable[[object], bool]:
+    """An int from low to high."""
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def one_of(*allowed: str) -> Callable[[object], bool]:
+    """One of some texts."""
+    return lambda value: type(value) is str and value in allowed
+
+
+def octets(limit: int) -> Callable[[object], bool]:
+    """Octets, which are written as the characters 0 to 255."""
+    return lambda value: text(limit)(value) and all(sign <= '\xff' for sign in value)
+
+
+def flag(value: object) -> bool:
+    """True or False."""
+    return type(value) is bool
+
+
+def texts(limit: int, each: int) -> Callable[[object], bool]:
+    """An array of at most `limit` texts of at most `each` characters."""
+    return lambda value: (type(value) is list and len(value) <= limit
+                          and all(map(text(each), value)))
+
+
+def recipients(value: object) -> bool:
+    """An array of [address, notify, orcpt].  How many may come is the receiver's affair."""
+    return type(value) is list and all(
+        type(one) is list and len(one) == 3 and all(map(text(4096), one)) for one in value)
+
+
+def facts(value: object) -> bool:
+    """What a log line may show: names of a plain form that the log does not use itself."""
+    return (type(value) is dict and len(value) <= FACTS
+            and all(_FACT_NAME.match(name) and name not in _RESERVED_FACTS
+                    and (text(TEXT)(fact) or number(0, 1 << 53)(fact))
+                    for name, fact in value.items()))
+
+
+_REPLY = {'code': number(200, 599), 'enhanced': text(16), 'lines': texts(100, TEXT), 'close': flag}
+_MECHANISMS = {'mechanisms': texts(10, 32)}
+_CLIENT = {'address': text(64), 'name': text(255), 'port': number(0, 65535),
+           'local_address': text(64), 'local_port': number(0, 65535)}
+
+# Kind of frame -> field -> what its value has to be.
+KINDS = {
+    # from the network process, before the login
+    'client': dict(_CLIENT, session=text(64)),
+    'scram_start': {'user': text(LOGIN)},
+    'password': {'user': text(LOGIN), 'password': text(SECRET)},
+    'cram_md5': {'user': text(LOGIN), 'challenge': octets(1024), 'digest': text(32)},
+    'scram': {'user': text(LOGIN), 'auth_message': octets(4 * SECRET), 'proof': octets(32)},
+    # from the network process, after the login
+    'submit': {'sender': text(4096), 'recipients': recipients, 'size': number(0, 1 << 40),
+               'body': one_of('', '7BIT', '8BITMIME'), 'smtputf8': flag, 'ret': text(32),
+               'envid': text(512), 'received': text(8192), 'session': text(64)},
+    # from the process of the session
+    'salt': dict(_MECHANISMS, salt=octets(1024), iterations=number(1, 1 << 31)),
+    'refused': dict(_MECHANISMS, cause=text(TEXT), **_REPLY),
+    'identity': dict(_MECHANISMS, login=text(LOGIN), signature=octets(64)),
+    'outcome': dict(_REPLY, facts=facts),
+}
+BEFORE_LOGIN = ('scram_start', 'password', 'cram_md5', 'scram')
+
+
+class Frame(NamedTuple):
+    """What was received.  descriptor is None or belongs to the receiver from now on."""
+
+    kind: str
+    fields: dict
+    body: bytes = b''
+    descriptor: int | None = None
+
+
+class Link:
+    """One end of a socketpair.  For one thread at a time.  deadline is on time.monotonic's clock;
+    None waits for ever."""
+
+    def __init__(self, sock: socket.socket):
+        self._sock = sock
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def send(self, kind: str, fields: dict, deadline: float | None = None, body: bytes = b'',
+             descriptor: int | None = None) -> None:
+        """Send a frame.  Raises Ended, TimedOut."""
+        header = json.dumps([kind, fields]).encode('ascii')
+        rest = memoryview(PREFIX.pack(len(header), len(body)) + header + body)
+        ancillary = [] if descriptor is None else [
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [descriptor]))]
+        while rest:
+            sent = self._try(deadline, self._sock.sendmsg, [rest], ancillary)
+            rest, ancillary = rest[sent:], []
+
+    def receive(self, kinds: tuple[str, ...], deadline: float | None = None, limit: int = SMALL,
+                body_limit: int = -1) -> Frame:
+        """The next frame, which has to be one of some kinds.
+
+        limit: octets of the header.  body_limit: octets of a body; with 0 or more, a descriptor
+        may come as well.  Raises Broken, Ended, TimedOut.
+        """
+        descriptors: list[int] = []
+        try:
+            header_size, body_size = PREFIX.unpack(
+                self._read(PREFIX.size, descriptors, deadline))
+            if header_size > limit or body_size > max(body_limit, 0):
+                raise Broken('a frame is too large')
+            frame = _decode(self._read(header_size, descriptors, deadline), kinds)
+            body = self._read(body_size, descriptors, deadline) if body_size else b''
+            if len(descriptors) > (body_limit >= 0):
+                raise Broken('a descriptor where none may be')
+            return frame._replace(body=body, descriptor=descriptors.pop() if descriptors else None)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _read(self, size: int, descriptors: list[int], deadline: float | None) -> bytes:
+        pieces = []
+        while size:
+            data, ancillary, flags, _ = self._try(
+                deadline, self._sock.recvmsg, min(size, BLOCK),
+                socket.CMSG_SPACE(DESCRIPTORS * 4), _CLOSE_ON_EXEC)
+            for level, kind, rights in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    found = array.array('i', rights[:len(rights) - len(rights) % 4])
+                    descriptors += found.tolist()
+            if flags & socket.MSG_CTRUNC:
+                raise Broken('too many descriptors')
+            if not data:
+                raise Ended
+            pieces.append(data)
+            size -= len(data)
+        return pieces[0] if len(pieces) == 1 else b''.join(pieces)
+
+    def _try(self, deadline: float | None, call: Callable, *arguments):
+        """Call a method of the socket with the time that is left."""
+        try:
+            if deadline is None:
+                self._sock.settimeout(None)
+            else:
+                self._sock.settimeout(max(deadline - monotonic(), 0.001))
+            return call(*arguments)
+        except socket.timeout:
+            raise TimedOut from None
+        except OSError as error:
+            raise Ended(error.strerror) from None
+
+
+def _decode(header: bytes, kinds: tuple[str, ...]) -> Frame:
+    try:
+        kind, fields = json.loads(header.decode('ascii'))
+    except (ValueError, TypeError, RecursionError):
+        raise Broken('a frame is no JSON') from None
+    if type(kind) is not str or kind not in kinds:
+        raise Broken('a frame of another kind than may come now')
+    rules = KINDS[kind]
+    if type(fields) is not dict or fields.keys() != rules.keys():
+        raise Broken('%s: not the fields that it has to have' % kind)
+    for name, rule in rules.items():
+        if not rule(fields[name]):
+            raise Broken('%s: %s is not what it has to be' % (kind, name))
+    return Frame(kind, fields)
+
+
+def reply_fields(answer: Reply) -> dict:
+    """A Reply as fields, cut to what a frame may hold."""
+    return {'code': answer.code, 'enhanced': answer.enhanced[:16], 'close': answer.close,
+            'lines': [line[:TEXT] for line in answer.lines[:100]] or ['']}
+
+
+def reply_of(fields: dict) -> Reply:
+    """The Reply in a frame."""
+    return Reply(fields['code'], fields['enhanced'], tuple(fields['lines']) or ('',),
+                 fields['close'])
+
+
+def fact_fields(found: dict) -> dict:
+    """Facts as a frame may hold them: the others left out, texts cut."""
+    short = {name: fact if type(fact) is int else str(fact)[:TEXT]
+             for name, fact in list(found.items())[:FACTS]}
+    return {name: fact for name, fact in short.items() if facts({name: fact})}

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is done with uid 0 after the start: this module, and the loop of monitor.py that calls it.
+
+Nothing here or there reads an octet that came from a client.  What runs as root, and what for:
+
+    find, become      a forked process becomes the account of the network side, or a user, for
+                      good: groups, then group ids, then user ids, all three of each, checked, and
+                      then tried to take back (CERT POS36-C, POS37-C).  There is no seteuid.
+    copy_for          reads a file that only root may read (password file, private key) into memory
+                      that has no name and belongs to the account of the network side.  Only
+                      processes that end at once, or that become that account, read it.
+    Secret            the last good copy of a password file.  The monitor holds it as a descriptor
+                      and never looks into it: a forked process fills it, drops its privileges and
+                      says whether it is a password file.
+    hand_over         copies of certificate, key and log file for the network process.
+    RootSource        asks PAM or a checkpassword program, which need root, in a process of their
+                      own; the process that has the client's credentials is not root.
+    session           the process of a session: forks the asker, which drops its privileges before
+                      it reads the first frame, waits for the name of the account that the asker
+                      found, and becomes that account before anything of the user is looked at.
+
+So a user's code (a configuration is a program) never runs in a process that has had secrets of
+others in its memory, descriptors of others, or a way back to root.
+
+Where the daemon was not started by root, `account` is None: the same processes, without a change
+of user.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+import socket
+import stat
+import time
+from time import monotonic
+from typing import Callable, NamedTuple
+
+from TMDA.ofmipd.client import Client
+from TMDA.ofmipd.verdict import UNSURE, AskingSource, Verdict
+
+BLOCK = 1 << 18           # octets copied at a time
+COPY_LIMIT = 1 << 26      # octets of a file that is copied
+ANSWER_LIMIT = 4096       # octets that a forked process answers: one write(2) of a pipe
+QUESTION_LIMIT = 1 << 16  # octets of a question to a source that needs root
+SETTLED_SECONDS = 0.1     # a file changed later than this may change again without a trace
+NOT_PERMITTED = 77        # exit status (EX_NOPERM): an account can't be had
+ROOT_KINDS = ('authprog', 'pamauth')  # sources that need root
+
+
+class Refused(Exception):
+    """Nobody may become that account; str() says why."""
+
+
+class Account(NamedTuple):
+    """An entry of the system's database."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+
+
+def find(name: str, network: Account | None = None) -> Account:
+    """The account of that name.  Raises KeyError if there is none, Refused for uid 0 and for the
+    account of the network side, whose process a user's code could otherwise disturb."""
+    try:
+        entry = pwd.getpwnam(name)
+    except ValueError:
+        raise KeyError(name) from None
+    if entry.pw_uid == 0:
+        raise Refused('%s has uid 0' % name)
+    if network is not None and entry.pw_uid == network.uid:
+        raise Refused('%s is the account of the network side' % name)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
+
+
+def become(account: Account) -> None:
+    """Be that account, for good.  Whatever goes wrong ends the process."""
+    try:
+        os.initgroups(account.name, account.gid)
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+        groups = set(os.getgrouplist(account.name, account.gid))
+        done = (os.getresuid() == (account.uid,) * 3 and os.getresgid() == (account.gid,) * 3
+                and set(os.getgroups()) <= groups and account.uid != 0)
+    except OSError:
+        done = False
+    if not done or _can_go_back():
+        os._exit(NOT_PERMITTED)
+
+
+def _can_go_back() -> bool:
+    for way in (os.setuid, os.seteuid, lambda uid: os.setresuid(uid, uid, uid)):
+        try:
+            way(0)
+        except PermissionError:
+            continue
+        return True
+    return False
+
+
+def memory_file() -> int:
+    """A descriptor of an empty file that has no name."""
+    if hasattr(os, 'memfd_create'):
+        return os.memfd_create('tmda-ofmipd')
+    import tempfile
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def copy_for(account: Account | None, path: str, owners: tuple[int, ...] = ()) -> int:
+    """A descriptor of a copy of the file that `account` may open as /dev/fd/N.
+
+    Mode and owner are those of the file, so that they can be judged there; only a file of one of
+    `owners`, or any file if there are none, becomes the account's.  Raises OSError.
+    """
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    target = memory_file()
+    try:
+        status = os.fstat(source)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > COPY_LIMIT:
+            raise OSError(0, 'not a regular file, or too large')
+        while os.sendfile(target, source, None, BLOCK):
+            pass
+        os.fchmod(target, stat.S_IMODE(status.st_mode))
+        if account is not None and (not owners or status.st_uid in owners):
+            os.fchown(target, account.uid, account.gid)
+    except OSError:
+        os.close(target)
+        raise
+    finally:
+        os.close(source)
+    return target
+
+
+def apart(work: Callable[[], str]) -> str:
+    """What work() returns, at most ANSWER_LIMIT octets, when it is called in a forked process that
+    ends at once; '' if it raised something."""
+    reader, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            os.write(writer, work().encode('utf-8', 'replace')[:ANSWER_LIMIT])
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, 'rb') as file:
+        answer = file.read()
+    os.waitpid(process, 0)
+    return answer.decode('utf-8', 'replace')
+
+
+class Secret:
+    """The last good version of a password file; `descriptor` is its copy, -1 before the first.
+
+    check(path, name) -> '' or what is wrong with the file; called without privileges.
+    """
+
+    def __init__(self, path: str, account: Account | None, check: Callable[[str, str], str]):
+        self.path = path
+        self.descriptor = -1
+        self._account = account
+        self._check = check
+        self._seen: tuple | None = ()
+
+    def refresh(self) -> str:
+        """Look whether the file has changed.  Return what is wrong with a new version, once."""
+        try:
+            now = os.stat(self.path)
+            seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+        except OSError as error:
+            now, seen = None, (error.errno,)
+        if seen == self._seen:
+            return ''
+        settled = now is None or time.time() - max(now.st_mtime, now.st_ctime) > SETTLED_SECONDS
+        self._seen = seen if settled else None
+        try:
+            fresh = copy_for(self._account, self.path,
+                             (0, self._account.uid) if self._account else ())
+        except OSError as error:
+            return '%s: %s' % (self.path, error.strerror)
+        problem = apart(lambda: self._judge(fresh))
+        if problem != 'good':
+            os.close(fresh)
+            return problem or '%s: could not be checked' % self.path
+        self.close()
+        self.descriptor = fresh
+        return ''
+
+    def close(self) -> None:
+        """Give the copy back."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def _judge(self, copy: int) -> str:
+        if self._account is not None:
+            become(self._account)
+        return self._check('/dev/fd/%d' % copy, self.path) or 'good'
+
+
+def hand_over(news: socket.socket, files: dict[str, str], log_file: str,
+              account: Account | None) -> None:
+    """Send copies of files (letter -> path) and the log file ('l') as descriptors, in one message
+    of their letters.  Raises OSError."""
+    descriptors = [copy_for(account, path) for path in files.values()]
+    letters = ''.join(files)
+    if log_file:
+        descriptors.append(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                                   | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        letters += 'l'
+    socket.send_fds(news, [letters.encode('ascii') + b'.'], descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class RootSource(AskingSource):
+    """Stands in for a source that needs root and asks it in a forked process, which stays root."""
+
+    def __init__(self, source: AskingSource):
+        super().__init__(source.name, source.seconds)
+        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if not os.fork():
+            try:
+                close_all_but(theirs.fileno(), 2)
+                _answer(theirs, source)
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def ask(self, user: str, password: str, client, deadline: float) -> Verdict:
+        """Called without privileges, after AskingSource has looked at user and password."""
+        try:
+            self._sock.settimeout(deadline - monotonic() + 1)
+            self._sock.send('\0'.join((user, password, client.address)).encode('utf-8'))
+            return Verdict(*self._sock.recv(QUESTION_LIMIT).decode('utf-8').split('\0'))
+        except (OSError, ValueError, TypeError) as error:
+            self._sock.close()  # or a late answer would be taken for that to another question
+            return Verdict(UNSURE, 'the process that asks it failed: %s' % error)
+
+
+def _answer(questions: socket.socket, source: AskingSource) -> None:
+    while True:
+        question = questions.recv(QUESTION_LIMIT)
+        if not question:
+            return
+        user, password, address = question.decode('utf-8').split('\0')
+        try:
+            verdict = source.ask(user, password, Client(address), monotonic() + source.seconds)
+        except OSError as error:
+            verdict = Verdict(UNSURE, str(error))
+        questions.send('\0'.join((verdict.answer, verdict.cause.replace('\0', ''))).encode('utf-8'))
+
+
+def close_all_but(*kept: int) -> None:
+    """Close all other descriptors; 0, 1 and 2, where they are not kept, become /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in {0, 1, 2} - set(kept):
+        os.dup2(null, descriptor)
+    for name in os.listdir('/dev/fd'):
+        if int(name) > 2 and int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the one that listed them
+
+
+class Duties(NamedTuple):
+    """What session() calls once the process has its final account.
+
+    sources: name -> makes a source that needs root.  ask(channel, rooted) -> b'' or the account's
+    name, LF, and octets for serve; serve(channel, octets).  account: of the network side.
+    """
+
+    account: Account | None
+    sources: dict[str, Callable[[], AskingSource]]
+    ask: Callable[[socket.socket, dict], bytes]
+    serve: Callable[[socket.socket, bytes], None]
+
+
+def session(channel: socket.socket, duties: Duties) -> None:
+    """The process of a session, from its first moment to its end.
+
+    It leads a process group, so that the monitor can end it with whatever the user's code started.
+    """
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    reader, writer = os.pipe()
+    asker = os.fork()
+    if not asker:
+        try:
+            os.close(reader)
+            os.write(writer, _ask(channel, duties))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    answer = os.read(reader, ANSWER_LIMIT)
+    os.waitpid(asker, 0)
+    if not answer:
+        return
+    name, _, rest = answer.partition(b'\n')
+    close_all_but(channel.fileno())
+    if duties.account is not None:
+        become(find(name.decode('utf-8'), duties.account))
+    duties.serve(channel, rest)
+
+
+def _ask(channel: socket.socket, duties: Duties) -> bytes:
+    rooted = {}
+    if duties.account is not None:
+        rooted = {name: RootSource(make()) for name, make in duties.sources.items()}
+        become(duties.account)
+    return duties.ask(channel, rooted)
