@@ -2,11 +2,14 @@
 """Deliveries, settings and a spool for tests of the transports."""
 from types import SimpleNamespace
 
+from TMDA.inject import transport
 from TMDA.inject.envelope import Envelope, Recipient
+from TMDA.inject.limits import Limits
 from TMDA.inject.message import Body
 from TMDA.inject.spool import Spool
 from TMDA.inject.tagging import Delivery
 
+ANN, BOB, CAT = 'ann@example.com', 'bob@example.com', 'cat@example.com'
 HEADER = b'From: ann@example.com\r\nSubject: test\r\n\r\n'
 
 
@@ -41,3 +44,21 @@ def smtp_settings(host, **replaced):
         values['SMTPHOST'] = '%s:%d' % (host.host, host.port)
     values.update(replaced)
     return SimpleNamespace(**values)
+
+
+def send(upstream, *deliveries, memory=None, limits=None, parameters=None, **settings):
+    """Deliver to upstream; the Outcome."""
+    return transport.deliver(list(deliveries), parameters or envelope(),
+                             smtp_settings(upstream, **settings),
+                             limits or Limits(upstream_seconds=20, connect_seconds=20),
+                             memory, 'user', lambda: b'digest of the message')
+
+
+def one():
+    """A message to one recipient."""
+    return [delivery('from@a.test', ANN)]
+
+
+def two():
+    """A message to two recipients with different tags."""
+    return [delivery('from+ann@a.test', ANN), delivery('from+bob@a.test', BOB)]

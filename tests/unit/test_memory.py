@@ -113,7 +113,8 @@ def test_memory_keep_is_on_disk(path, monkeypatch):
         os.stat(path).st_ino, os.stat(os.path.dirname(path)).st_ino}
 
 
-@pytest.mark.parametrize('torn', [b'17', b'1700000000 abc', b'\n\n', b'x y z\n', b'\xff\0\n', b' '])
+@pytest.mark.parametrize('torn', [
+    b'17', b'1700000000 abc', b'\n\n', b'x y z\n', b'\xff\0\n', b' '])
 def test_memory_torn_lines_are_skipped(path, torn):
     record(path, clock=Clock()).add([ANN])
     with open(path, 'ab') as file:

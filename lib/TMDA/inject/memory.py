@@ -225,8 +225,8 @@ class Record:
         if self._memory.is_empty:
             return set(addresses)
         self._delivered = self._memory.recipients(self.message)
-        return {address for address in addresses
-                if self._recipient(address) not in self._delivered}
+        known = set(self._delivered)
+        return {address for address in addresses if self._recipient(address) not in known}
 
     def add(self, addresses: Iterable[str]) -> None:
         """These were delivered now."""

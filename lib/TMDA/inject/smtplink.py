@@ -251,8 +251,9 @@ class Link:
         """Send the rest of the commands; the answers in order.
 
         Ends behind the batch in which a command was refused, or where a server hung up that had
-        refused one, so that there may be fewer answers than commands.  DATA is refused by anything but 354, others by anything but 2xx.  Leaves
-        the link READY if all was refused, BUSY behind 354, else OPEN.  Raises Lost, for a 421 too.
+        refused one, so that there may be fewer answers than commands.  DATA is refused by anything
+        but 354, others by anything but 2xx.  Leaves the link READY if all was refused, BUSY behind
+        354 or a hang-up, else OPEN.  Raises Lost, for a 421 too.
         """
         self._read_owed()
         answers: list[Answer] = []
@@ -293,7 +294,8 @@ class Link:
     def verdict(self) -> Answer:
         """The answer to the content.  Raises Lost."""
         answer = self._read()
-        self.state = READY
+        if answer.code // 100 != 3:
+            self.state = READY
         self.messages += 1
         return answer
 

@@ -100,7 +100,7 @@ def passed_on(answer: Answer, about: str = '') -> Reply:
     empty, is added as a line of its own unless the text names it (which of many recipients).
     """
     if not 400 <= answer.code <= 599:
-        return reply(451, '4.5.0', 'Upstream server made no sense: %s' % answer)
+        return reply(451, '4.5.0', 'Upstream server made no sense: %s' % (answer,))
     enhanced, lines = '', []
     for raw in answer.lines[:LINES_LIMIT]:
         line = raw.decode('utf-8', 'replace')

@@ -43,14 +43,18 @@ def submit(submission: Submission, limits: Limits) -> Outcome:
     try:
         return _submit(submission, limits, progress)
     except ReplyError as error:
-        return Outcome(error.reply, _facts(progress, error.cause))
+        return Outcome(error.reply, _facts(error.cause))
     except TMDAError as error:
+        _debug(progress)
         return Outcome(reply(451, '4.3.5', 'Configuration error; the log of the server has the details'),
-                       _facts(progress, str(error)))
+                       _facts(str(error)))
+    except OSError as error:
+        from TMDA.inject.transport import local_refusal
+        return Outcome(local_refusal(error), _facts(str(error)))
     except BaseException as error:  # SystemExit of a user's code too must end in an answer
         _debug(progress)
         cause = '%s: %s' % (type(error).__name__, error)
-        return Outcome(reply(451, '4.3.0', 'Message could not be processed'), _facts(progress, cause))
+        return Outcome(reply(451, '4.3.0', 'Message could not be processed'), _facts(cause))
 
 
 class _Progress:
@@ -93,7 +97,7 @@ def _pass_unaltered(submission: Submission, limits: Limits) -> Outcome:
     return sendmail.pass_unaltered(program, submission.envelope, submission.spool, environ, limits)
 
 
-def _facts(progress: _Progress, cause: str) -> dict:
+def _facts(cause: str) -> dict:
     return {'error': ' / '.join(cause.split('\n'))[:CAUSE_LIMIT]} if cause else {}
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from TMDA import Address, FilterParser, Version
-from TMDA.Errors import AddressError
+from TMDA.Errors import AddressError, ConfigError
 from TMDA.inject import actions
 from TMDA.inject.addresses import encode_text, format_mailbox, parse, to_text
 from TMDA.inject.envelope import Envelope, Recipient
@@ -186,8 +186,11 @@ def _add_followup(settings, header: Header) -> None:
 
 def _list_addresses(settings, lists) -> set:
     if isinstance(lists, str):
-        with open(settings.expand(lists), encoding='utf-8', errors='replace') as file:
-            lists = file.readlines()
+        try:
+            with open(settings.expand(lists), encoding='utf-8', errors='replace') as file:
+                lists = file.readlines()
+        except OSError as error:
+            raise ConfigError('MAIL_FOLLOWUP_TO: %s: %s' % (lists, error.strerror)) from error
     return {str(line).strip().lower() for line in lists if str(line).strip()}
 
 
@@ -259,10 +262,9 @@ def mailbox(style: str, name: str, address: str) -> bytes:
 
 
 def field_name(name: str) -> str:
-    """The name with each of its words capitalized.  Raises ReplyError for what can't name a field."""
+    """The name with each of its words capitalized.  Raises ConfigError for what can't name a field."""
     if not _FIELD_NAME.match(name):
-        raise ReplyError(reply(451, '4.3.5', 'Configuration error'),
-                         'filter: %r is no name of a header field' % name)
+        raise ConfigError('%r is no name of a header field' % name)
     return '-'.join(word.capitalize() for word in name.split('-'))
 
 
@@ -284,7 +286,7 @@ def _delivery(settings, cookies, message: Message, prepared: Header, author: Aut
 
 
 def field_name_as_given(name: str) -> str:
-    """The name if it can name a field.  Raises ReplyError if it can't."""
+    """The name if it can name a field.  Raises ConfigError if it can't."""
     field_name(name)
     return name
 

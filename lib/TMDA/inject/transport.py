@@ -19,7 +19,7 @@ import re
 
 from TMDA.inject import pool
 from TMDA.inject.memory import Record
-from TMDA.inject.reply import Outcome, ReplyError, reply
+from TMDA.inject.reply import Outcome, Reply, ReplyError, reply
 
 # A quoted local part may hold blanks and angle brackets; nothing else may, and controls nowhere.
 _ADDRESS = re.compile(r'(?:"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*")?[^\x00-\x20\x7f<>]*\Z')
@@ -49,16 +49,20 @@ def deliver(deliveries, envelope, settings, limits, memory=None, user: str = '',
     except ReplyError as error:
         return progress.failed(error)
     except OSError as error:
-        full = error.errno in _FULL
-        return progress.failed(ReplyError(
-            reply(452, '4.3.1', 'Out of disk space') if full
-            else reply(451, '4.3.0', 'Local error'), str(error)))
+        return progress.failed(ReplyError(local_refusal(error), str(error)))
     return progress.finished()
 
 
 def close() -> None:
     """Close the idle upstream connections."""
     pool.shared.close()
+
+
+def local_refusal(error: OSError) -> Reply:
+    """What to tell the client when this host fails: 452 for a full disk, else 451."""
+    if error.errno in _FULL:
+        return reply(452, '4.3.1', 'Out of disk space')
+    return reply(451, '4.3.0', 'Local error')
 
 
 def is_safe(address: str) -> bool:
