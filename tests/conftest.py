@@ -9,10 +9,13 @@ tests/run starts pytest up to twice and says by TMDA_TESTS_PART what it wants:
 `account` leaves out the tests marked root, `root` takes only those.  Without
 the variable root runs all tests and any other account all that it can.  With
 TMDA_TESTS_COUNTS the numbers of the closing line go to that file as JSON.
+
+A test that hangs fails: LONGEST seconds are many times what any test needs.
 """
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +23,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent
+LONGEST = 120
 COUNTED = ('failed', 'passed', 'skipped', 'xfailed', 'xpassed', 'error')
 FOREIGN = (
     'EMAIL', 'LOGIN', 'LOGNAME', 'MAILHOST', 'MAILNAME', 'NAME', 'USER', 'GLOBAL_TMDARC', 'TMDARC',
@@ -58,6 +62,23 @@ def pytest_collection_modifyitems(config, items):
     if others:
         config.hook.pytest_deselected(items=others)
     items[:] = chosen
+
+
+def take_too_long(number, frame):
+    """Signal handler: end the test that runs."""
+    pytest.fail(f'ran for more than {LONGEST} seconds')
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    """Run a test with an alarm set."""
+    before = signal.signal(signal.SIGALRM, take_too_long)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -41,7 +41,7 @@ from TMDA.FilterActions import BLANKS, Action, Mistake, Word
 from TMDA.FilterFiles import SourceError, decode, is_settled, locate, read
 from TMDA.FilterMacros import OF_RECIPIENT, UNKNOWN_RECIPIENT, Macros, Variables
 
-MOST_FILES = 1000  # included by one filter, in all
+MOST_INCLUDED = 1000  # `include` lines that one filter may come to, in all
 MOST_NESTED = 50  # files that include each other
 CACHE_FILTERS = 64
 
@@ -199,6 +199,7 @@ class _Reading:
         self._macros = Macros()
         self._variables = Variables(settings, recipient)
         self._open: List[_Open] = []
+        self._included = 0
         self._rules: List[Rule] = []
         self.files: Dict[str, Optional[tuple]] = {}
         self.is_settled = True
@@ -284,7 +285,8 @@ class _Reading:
         if len(rest) > 1:
             raise Mistake('"include": garbage at end of line')
         name = FilterActions.neutralize(rest[0].text)
-        if len(self._open) >= MOST_NESTED or len(self.files) >= MOST_FILES:
+        self._included += 1
+        if len(self._open) > MOST_NESTED or self._included > MOST_INCLUDED:
             raise Mistake(f'"{name}": too many included files')
         target = locate(self._settings, name)
         try:

@@ -115,7 +115,7 @@ def daemon(upstream, unprivileged):
 
 def message(client):
     """The message that a client which composes none itself is to send."""
-    return (f'From: Bobby <{AUTHOR}>\nTo: {DATED}, {FRIEND}\nSubject: by {client}\n\n{BODY}')
+    return f'From: Bobby <{AUTHOR}>\nTo: {DATED}, {FRIEND}\nSubject: by {client}\n\n{BODY}'
 
 
 def swaks(port, mechanism, directory):

@@ -60,7 +60,9 @@ def ask(url, user, password):
 
 # Dovecot
 
-MAIL_PROTOCOLS = {'imap': 'imap', 'imaps': 'imaps', 'pop3': 'pop3', 'pop3s': 'pop3s', 'apop': 'pop3'}
+# protocol of the URL: whose port
+MAIL_PROTOCOLS = {'imap': 'imap', 'imaps': 'imaps', 'pop3': 'pop3', 'pop3s': 'pop3s',
+                  'apop': 'pop3'}
 
 
 # APOP has no way to send a name with blanks.
@@ -228,7 +230,8 @@ def account():
     if lacking:
         pytest.skip(f'{lacking} is not installed')
     name, password = f'tmdapam{os.getpid()}', secrets.token_hex(8)
-    run = {'timeout': 60, 'check': True, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    run = {'timeout': 60, 'check': True,
+           'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
     subprocess.run([shutil.which('useradd', path=PATH), '--no-create-home', name],
                    stdin=subprocess.DEVNULL, **run)
     try:

@@ -81,7 +81,9 @@ class Talk:
     def start_tls(self) -> None:
         """Do the client's side of a handshake."""
         assert not self._buffer
-        self.sock = client_context().wrap_socket(self.sock, server_hostname='localhost')
+        # An end without the closing alert is an error, so that tests see where it is missing.
+        self.sock = client_context().wrap_socket(self.sock, server_hostname='localhost',
+                                                 suppress_ragged_eofs=False)
 
     def at_end(self) -> bool:
         """True when the server has closed and all was read."""

@@ -141,7 +141,7 @@ def test_action_tag():
     ('include a b', [(1, '"include": garbage at end of line')]),
     ('include ~/none', [(1, '"~/none": file not found')]),
     ('include "~/is missing"', [(1, '"~/is missing": file not found')]),
-    ('include ~', [(1, '"~": cannot be read: Is a directory')]),
+    ('include ~/.', [(1, '"~/.": cannot be read: not a regular file')]),
     (' to a bare\n\tx\n', [(1, 'line is improperly indented'),
                            (2, 'line is improperly indented')]),
     ('to a\0b bare\nto-file a\0b bare\ninclude a\0b', [(3, '"a\0b": embedded null byte')]),
@@ -151,11 +151,7 @@ def test_action_tag():
         (5, '"zz": unrecognized argument')]),
 ])
 def test_problems(home, text, problems):
-    found = home.problems(text)
-    if problems and 'Is a directory' in problems[0][1]:
-        assert len(found) == 1
-    else:
-        assert found == problems
+    assert home.problems(text) == problems
 
 
 def test_problems_as_text(home):
@@ -204,13 +200,9 @@ def test_rule_with_octets_that_are_not_utf8(home):
     ('to * tag  envelope ext=env from "bare"', 'to * tag envelope ext=env from bare'),
     ('to * tag x-note "two words"', 'to * tag x-note "two words"'),
     ('to * ok', 'to * ok'),
-    ('from -optional default', None),
 ])
 def test_match_text(home, rule, shown):
-    if shown is None:
-        assert home.problems(rule)
-    else:
-        assert home.match(rule, 'bob@example.org').text == shown
+    assert home.match(rule, 'bob@example.org').text == shown
 
 
 def test_match_names_the_rule(home):
@@ -428,17 +420,15 @@ def test_include_with_mistakes_names_that_file(home):
 def test_include_too_deep(home):
     for number in range(60):
         home.write(f'f{number}', f'include ~/f{number + 1}')
-    assert home.problems('include ~/f0') == [(1, '"~/f49": too many included files')]
+    assert home.problems('include ~/f0') == [(1, '"~/f50": too many included files')]
 
 
 def test_include_too_many(home, monkeypatch):
-    monkeypatch.setattr(FilterParser, 'MOST_FILES', 10)
+    monkeypatch.setattr(FilterParser, 'MOST_INCLUDED', 10)
     home.write('same', '')
-    for number in range(20):
-        home.write(f'f{number}', '')
-    assert home.problems('\n'.join(['include ~/same'] * 20)) == []
-    problems = home.problems('\n'.join(f'include ~/f{number}' for number in range(20)))
-    assert problems[0] == (10, '"~/f9": too many included files')
+    assert home.problems('include ~/same\n' * 10) == []
+    assert home.problems('include ~/same\n' * 12) == [
+        (11, '"~/same": too many included files'), (12, '"~/same": too many included files')]
 
 
 def test_include_repeated_in_repeated_files_is_bounded(home):
@@ -468,16 +458,14 @@ def test_filter_fifo_does_not_wait(home):
 
 def test_filter_directory(home):
     os.mkdir(home.filter_path)
-    with pytest.raises(FilterError, match='cannot be read'):
+    with pytest.raises(FilterError, match='cannot be read: not a regular file'):
         home.load()
 
 
 @pytest.mark.parametrize('name', ['filter', 'more'])
 def test_filter_that_anyone_may_write(home, name):
     home.write('filter', 'include ~/more')
-    home.write('more', 'to * bare').chmod(0o666)
     home.write('more', 'to * bare')
-    os.chmod(home.path / 'more', 0o644)
     os.chmod(home.path / name, 0o646)
     with pytest.raises(FilterError, match='anyone may write'):
         home.load()
@@ -581,7 +569,7 @@ PIECES = ('to', 'from', 'to-file', 'from-cdb', 'to-sql', 'macro', 'include', '-o
 
 def test_garbage_ends_in_an_error_of_ours(home):
     chance = random.Random(7)
-    for number in range(3000):
+    for number in range(1500):
         text = ''.join(chance.choice(PIECES) + chance.choice(('', ' ', '\n'))
                        for _ in range(chance.randrange(1, 30)))
         home.write('filter', text.encode('utf-8', 'surrogatepass'), time=LONG_AGO + number)

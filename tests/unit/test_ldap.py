@@ -141,7 +141,7 @@ def test_response_followed_by_more():
 
 
 def test_response_fuzzed():
-    """Any octets are a Response or NotLdap; a changed success is never taken for another code's."""
+    """Any octets are a Response or NotLdap, nothing else."""
     chance = random.Random(20)
     for _ in range(20000):
         data = bytearray(response(chance.choice((0, 49)), b'text'))

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from TMDA.ofmipd import sasl
-from TMDA.ofmipd.sasl import Challenge, CramMD5, Lookup, Malformed, Password, Rejected, Scram, Verify
+from TMDA.ofmipd.sasl import (Challenge, CramMD5, Lookup, Malformed, Password, Rejected, Scram,
+                              Verify)
 
 HOST = 'mail.example.org'
 
@@ -101,7 +102,8 @@ def test_cram_md5_example_of_the_rfc():
 def test_cram_md5_challenge_is_never_the_same():
     challenges = {next(sasl.cram_md5(None, HOST)).data for _ in range(100)}
     assert len(challenges) == 100
-    assert all(data.startswith(b'<') and data.endswith(b'@mail.example.org>') for data in challenges)
+    for data in challenges:
+        assert data.startswith(b'<') and data.endswith(b'@mail.example.org>')
 
 
 def test_scram_example_of_the_rfc(monkeypatch):
@@ -131,8 +133,8 @@ def test_scram_name_is_unescaped():
     assert exchange('SCRAM-SHA-256', b'y,a=a,n=a,r=abc')[0] == Lookup('a')
 
 
-@pytest.mark.parametrize('data', [b'AA', b'AAA', b'A===', b'AA==AA==', b'A A=', b'\xff', b'AA=', b'*',
-                                  b'AAAA\n', b'AAAA='])
+@pytest.mark.parametrize('data', [b'AA', b'AAA', b'A===', b'AA==AA==', b'A A=', b'\xff', b'AA=',
+                                  b'*', b'AAAA\n', b'AAAA='])
 def test_bad_base64(data):
     with pytest.raises(Malformed):
         sasl.decode_base64(data)

@@ -171,7 +171,8 @@ def test_build_in_order(file):
 
 def test_build_falls_back(file):
     """-R with a server that is down, then the file: 1.1.12's -F."""
-    chain = sources.build([('remote', 'imap://127.0.0.1:1'), ('file', file('bob:secret'))], SECONDS)
+    chain = sources.build([('remote', 'imap://127.0.0.1:1'), ('file', file('bob:secret'))],
+                          SECONDS)
     verdict = chain.check(GOOD)
     assert verdict.answer == YES and verdict.source.startswith('file:')
     assert verdict.cause.startswith('imap://127.0.0.1:1: cannot tell: ')

@@ -8,8 +8,8 @@ from time import monotonic
 import pytest
 from support.talk import PATIENCE, Talk, client_context, server_context
 
-from TMDA.ofmipd.wire import (Disconnected, Interrupted, LineTooLong, Shutdown, TimedOut, TlsFailed,
-                              Wire)
+from TMDA.ofmipd.wire import (Disconnected, Interrupted, LineTooLong, Shutdown, TimedOut,
+                              TlsFailed, Wire)
 
 
 class CountingStream:
@@ -266,6 +266,8 @@ def test_finish_lingers_until_unread_input_is_gone():
             thread.start()
             assert talk.line() == '421 Go away'
             assert talk.at_end()
+            thread.join(0.2)
+            assert thread.is_alive()  # until the client closes
             talk.close()
             thread.join(PATIENCE)
             assert not thread.is_alive()
@@ -288,7 +290,7 @@ def test_start_tls_carries_lines_both_ways(ends, wire):
     wire.start_tls(server_context())
     client.join()
     assert not errors
-    assert wire.tls.version == 'TLSv1.3' and 'AES' in wire.tls.cipher or 'CHACHA' in wire.tls.cipher
+    assert wire.tls.version == 'TLSv1.3' and wire.tls.cipher.startswith('TLS_')
     talk.send(b'A\r\nB\r\n')
     assert [wire.read_line(100), wire.read_line(100)] == [b'A\r\n', b'B\r\n']
     big = b'y' * 5000 + b'\r\n'
@@ -324,6 +326,22 @@ def test_failed_handshake_tells_the_client_why(ends, wire):
     with pytest.raises(TlsFailed):
         wire.start_tls(context)
     assert ends[0].recv(100)[:1] == b'\x15'  # an alert
+
+
+def test_garbage_after_the_handshake(ends, wire):
+    talk = Talk(ends[0])
+    client = threading.Thread(target=talk.start_tls)
+    client.start()
+    wire.start_tls(server_context())
+    client.join()
+    raw = socket.socket(fileno=os.dup(talk.sock.fileno()))
+    with raw:
+        raw.sendall(b'QUIT\r\n' * 10)
+        with pytest.raises(TlsFailed):
+            wire.read_line(100)
+    wire.write(b'421 Go away\r\n')
+    wire.finish()
+    talk.close()
 
 
 def test_handshake_that_does_not_come_times_out(ends, wire):

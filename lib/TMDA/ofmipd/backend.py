@@ -3,9 +3,9 @@
 
 A session knows its Backend by these protocols and by nothing else.  It opens one Channel when the
 client first tries to log in, authenticates over it, submits over it, and closes it at the end (or
-at STARTTLS, when all is forgotten).  An identity is bound to its channel.  Refusals are ReplyErrors
-from whoever knows the reason; any other exception is an internal error, for which the session
-answers 4xx.
+at STARTTLS, when all is forgotten).  An identity is bound to its channel.  Refusals are
+ReplyErrors from whoever knows the reason; any other exception is an internal error, for which the
+session answers 4xx.
 """
 
 from __future__ import annotations

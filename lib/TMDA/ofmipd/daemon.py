@@ -55,7 +55,7 @@ class Signals:
         return number
 
     def close(self) -> None:
-        """Put the handlers back; a second SIGTERM then ends the process at once."""
+        """Put the handlers back as they were."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

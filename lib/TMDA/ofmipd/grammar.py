@@ -135,8 +135,9 @@ def _parse(argument: bytes, introduction: re.Pattern, refusal, table: dict) -> t
     path = start and _PATH.match(text, start.end())
     if not path:
         raise ReplyError(refusal)
+    address = path.group('inner') or path.group('bare') or ''
     rest = path.group('rest')
-    return path.group('inner') or path.group('bare') or '', _parameters(rest, table) if rest else {}
+    return address, _parameters(rest, table) if rest else {}
 
 
 def _parameters(text: str, table: dict) -> dict:

@@ -30,7 +30,8 @@ from typing import Callable, NamedTuple
 from TMDA.inject.reply import Reply
 
 PREFIX = struct.Struct('!II')
-SMALL = 65536          # octets of a header that holds no envelope
+SMALL = 1 << 18        # octets of a header before the login
+LARGE = 1 << 21        # octets of the header of an answer
 DESCRIPTORS = 4        # that are received at most, to be closed if there is more than one
 BLOCK = 262144         # octets taken from the socket at a time
 TEXT = 2000            # characters of a text for people
@@ -40,7 +41,7 @@ SECRET = 12288         # characters or octets of a password or a proof: a line o
 
 _FACT_NAME = re.compile(r'[a-z][a-z_]{0,30}\Z')
 _RESERVED_FACTS = frozenset(('event', 'name', 'self', 'session', 'client', 'user'))
-_CLOSE_ON_EXEC = getattr(socket, 'MSG_CMSG_CLOEXEC', 0)
+CLOSE_ON_EXEC = getattr(socket, 'MSG_CMSG_CLOEXEC', 0)
 
 
 class Broken(Exception):
@@ -188,7 +189,7 @@ class Link:
         while size:
             data, ancillary, flags, _ = self._try(
                 deadline, self._sock.recvmsg, min(size, BLOCK),
-                socket.CMSG_SPACE(DESCRIPTORS * 4), _CLOSE_ON_EXEC)
+                socket.CMSG_SPACE(DESCRIPTORS * 4), CLOSE_ON_EXEC)
             for level, kind, rights in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     found = array.array('i', rights[:len(rights) - len(rights) % 4])

@@ -4,11 +4,11 @@
 The session calls attempt() for each AUTH command and gets an Identity, or a ReplyError to answer
 with.  The backend's channel is opened at the first attempt and stays open for submitting.
 
-Against guessing, every failure counts, for the session (`failures`) and for the address (guard.py),
-also one for which the sources could not tell: while a server is down, 454 would otherwise let a
-guesser try at full speed what the other sources know.  The delay runs from the moment the backend was
-asked, so the time of an answer does not show whether the user exists as long as the source is
-faster than the delay.
+Against guessing, every failure counts, for the session (`failures`) and for the address
+(guard.py), also one for which the sources could not tell: while a server is down, 454 would
+otherwise let a guesser try at full speed what the other sources know.  The delay runs from the
+moment the backend was asked, so the time of an answer does not show whether the user exists as
+long as the source is faster than the delay.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Login:
         guard = self._service.guard
         guard.failed(self._client)
         self.failures += 1
-        self._log('login-unsure' if refusal.reply.temporary else 'login-failed', user, refusal.cause)
+        event = 'login-unsure' if refusal.reply.temporary else 'login-failed'
+        self._log(event, user, refusal.cause)
         remaining = started + guard.delay(self._client) - monotonic()
         if remaining > 0:
             self._wire.wait(remaining)

@@ -36,10 +36,10 @@ PARTS = (
     Part('check', 'TMDA.ofmipd.check', '--check'),
     Part('explain', 'TMDA.ofmipd.explain', '--explain'),
     Part('setup', 'TMDA.ofmipd.setup', '--setup'),
+    Part('autoconfig', 'TMDA.ofmipd.autoconfig', '--autoconfig'),
     Part('demo', 'TMDA.ofmipd.demo', '--demo'),
     Part('password', 'TMDA.ofmipd.passwordentry', '--password'),
 )
-SHARED_MODE = 'TMDA.ofmipd.shared'  # root, and virtual domains: .run(options)
 STATISTICS = 'TMDA.ofmipd.statistics'
 
 
@@ -65,10 +65,6 @@ def _main(options: Options) -> int:
     for part in PARTS:
         if getattr(options, part.option):
             return _part(part.module, part.flag).run(options)
-    if os.geteuid() == 0:
-        return _part(SHARED_MODE, 'starting as root').run(options)
-    if options.vhome_script:
-        return _part(SHARED_MODE, '--vhome-script').run(options)
     if options.stats:
         _part(STATISTICS, '--stats')
     return _serve(options)
@@ -96,10 +92,19 @@ def _part(module: str, what: str):
         raise StartError(UNAVAILABLE, '%s is not available in this version' % what) from None
 
 
+def is_shared(options: Options) -> bool:
+    """Whether several users share the daemon, so that each session has a process of its own."""
+    return os.geteuid() == 0 or bool(options.configdir or options.vhome_script)
+
+
 def _serve(options: Options) -> int:
-    """Personal mode: one account, in this process or its workers."""
-    from TMDA.ofmipd.assembly import Assembly
+    """Personal mode: one account, in this process or its workers.  Or shared mode."""
     os.umask(0o077)
+    if is_shared(options):
+        from TMDA.ofmipd.shared import SharedAssembly
+        assembly = SharedAssembly(options, _log(options))
+        return assembly.serve_one() if options.one_session else _run_daemon(assembly)
+    from TMDA.ofmipd.assembly import Assembly
     assembly = Assembly(options, _log(options))
     if options.one_session:
         from TMDA.ofmipd import onesession
@@ -170,7 +175,10 @@ def _run(assembly, listening, notifier, detached) -> None:
 
 
 def _serve_with_workers(prepared, options: Options) -> None:
-    """One process, or several: never more than there may be sessions."""
+    """One process, or several: never more than there may be sessions.  Shared mode has its own."""
+    if is_shared(options):
+        prepared.assembly.supervise(prepared)
+        return
     number = min(options.workers, options.sessions or options.workers)
     if number > 1:
         from TMDA.ofmipd.workers import supervise

@@ -21,8 +21,10 @@ from typing import NamedTuple
 from TMDA.inject.limits import LIMITS, Limits
 from TMDA.ofmipd.failure import UsageError
 
-GROUPS = ('General', 'Connection', 'Encryption', 'Authentication', 'Virtual domains', 'Limits')
+GROUPS = ('General', 'Setup', 'Connection', 'Encryption', 'Authentication', 'Virtual domains',
+          'Limits')
 TLS_MODES = ('optional', 'localoptional', 'on')
+UPSTREAM_TLS = ('starttls', 'wrapper', 'none')
 LISTENER_MODES = {'ssl': 'ssl', 'tls': 'on', 'plain': '',
                   'tls=optional': 'optional', 'tls=localoptional': 'localoptional', 'tls=on': 'on'}
 DEFAULT_PORT = 8025
@@ -97,12 +99,31 @@ OPTIONS = (
            'Print which rule matches RECIPIENT and which address would be used, and exit.'),
     Option('sender', ('--from',), 'ADDRESS', 'General', 'text',
            'With --explain: the address in From.'),
-    Option('setup', ('--setup',), '', 'General', 'flag',
-           'Make the files that a user needs, ask what is not known, and exit.'),
+    Option('login', ('--login',), 'USER', 'General', 'text',
+           'With --check and --explain: look at the files of this user only.'),
     Option('demo', ('--demo',), '', 'General', 'flag',
            'Send a message through a temporary daemon, show what becomes of it, and exit.'),
     Option('keep', ('--keep',), '', 'General', 'flag',
            'With --demo: go on listening, for a try with a mail client.'),
+    Option('setup', ('--setup',), '', 'Setup', 'flag',
+           'Make the files that a user needs, ask what is not known, try the upstream server, and '
+           'exit. Nothing is overwritten.'),
+    Option('full_name', ('--name',), 'NAME', 'Setup', 'text', 'Your name.'),
+    Option('address', ('--address',), 'ADDRESS', 'Setup', 'text', 'Your mail address.'),
+    Option('upstream', ('--upstream',), 'HOST[:PORT]', 'Setup', 'text',
+           'The server that takes your mail. Default port: 587, with wrapper 465, without TLS 25.'),
+    Option('upstream_tls', ('--upstream-tls',), 'MODE', 'Setup', 'upstream_tls',
+           'TLS to it: starttls (the default), wrapper (from the first byte) or none (the default '
+           'for a server on this host).'),
+    Option('upstream_login', ('--upstream-login',), 'USER', 'Setup', 'text',
+           'Your login at that server; an empty one for none.'),
+    Option('upstream_password_file', ('--upstream-password-file',), 'FILE', 'Setup', 'path',
+           'The password for it is the first line of FILE. Default: $TMDA_UPSTREAM_PASSWORD, or '
+           'it is asked.'),
+    Option('autoconfig', ('--autoconfig',), '', 'Setup', 'flag',
+           'Print what configures mail clients by themselves: an XML file and DNS records.'),
+    Option('dry_run', ('--dry-run',), '', 'Setup', 'flag',
+           'With --setup: only print what would be done.'),
     Option('listeners', ('-p', '--proxyport'), 'HOST:PORT[/MODE]', 'Connection', 'listener',
            'Listen there; may be repeated. :PORT is every interface, [::1]:8025 is IPv6. MODE is '
            'ssl, tls, tls=optional, tls=localoptional or plain, and replaces --ssl and --tls for '
@@ -155,11 +176,14 @@ OPTIONS = (
     Option('fallback', ('-F', '--fallback'), '', 'Authentication', 'flag',
            'When -R and -A say no, try the password file, too.'),
     Option('password', ('--password',), 'USER', 'Authentication', 'text',
-           "Set USER's password in the password file and exit."),
+           'Add USER to the password file, or change the password, and exit. It is asked twice, '
+           'or is one line on stdin.'),
+    Option('plain', ('--plain',), '', 'Authentication', 'flag',
+           'With --password: keep it in plain, which CRAM-MD5 needs, instead of hashed.'),
     Option('vhome_script', ('-S', '--vhome-script'), 'PATH', 'Virtual domains', 'program',
            'PATH <user> <domain> prints the home directory of a virtual user.'),
     Option('vdomains_path', ('-v', '--vdomains-path'), 'FILE', 'Virtual domains', 'path',
-           "qmail's virtualdomains. Default: /var/qmail/control/virtualdomains."),
+           'The virtualdomains file of qmail. Default: /var/qmail/control/virtualdomains.'),
 ) + tuple(
     Option(row.name, SHORT_FLAGS.get(row.option, ()) + (row.option,), 'N', 'Limits',
            UNIT_KINDS.get(row.unit, 'count'),
@@ -168,6 +192,20 @@ OPTIONS = (
     for row in LIMITS if row.option)
 
 ACTIONS = ('short_version', 'version', 'help', 'check', 'explain', 'setup', 'demo', 'password')
+# Options that mean nothing without one of some others.
+COMPANIONS = {
+    'sender': ('explain',),
+    'keep': ('demo',),
+    'plain': ('password',),
+    'login': ('check', 'explain'),
+    'full_name': ('setup', 'autoconfig'),
+    'address': ('setup', 'autoconfig'),
+    'upstream': ('setup',),
+    'upstream_tls': ('setup',),
+    'upstream_login': ('setup',),
+    'upstream_password_file': ('setup',),
+    'dry_run': ('setup',),
+}
 _FALLBACK_ORDER = ('remote', 'pam', 'authprog', 'file')
 _LISTS = ('listeners', 'sources', 'proxy_protocol')
 _FLAGS = ('flag', 'clear')
@@ -282,9 +320,12 @@ def _check(options: Options) -> None:
          '--ssl and --tls need --ssl-cert and --ssl-key'),
         (options.one_session and options.workers > 1,
          '--one-session and --workers exclude each other'),
-        (options.sender and not options.explain, '--from is for --explain'),
-        (options.keep and not options.demo, '--keep is for --demo'),
+        *((getattr(options, name) and not any(getattr(options, other) for other in needed),
+           '%s is for %s' % (_flag(name), ' and '.join(map(_flag, needed))))
+          for name, needed in COMPANIONS.items()),
         (len(actions) > 1, 'only one of ' + ', '.join(map(_flag, actions))),
+        (options.autoconfig and actions and not options.setup,
+         '--autoconfig goes with --setup, or alone'),
     )
     for broken, text in rules:
         if broken:
@@ -358,6 +399,12 @@ def _tls(text: str) -> str:
     return text
 
 
+def _upstream_tls(text: str) -> str:
+    if text not in UPSTREAM_TLS:
+        raise ValueError('%r is none of %s' % (text, ', '.join(UPSTREAM_TLS)))
+    return text
+
+
 def _listener(text: str, ipv6: bool = False) -> tuple[ListenSpec, ...]:
     """Read HOST:PORT[/MODE]; HOST may be empty, and in brackets if it is an IPv6 address."""
     address, slash, mode = text.partition('/')
@@ -406,6 +453,7 @@ _READERS = {
     'count': _count,
     'size': _size,
     'tls': _tls,
+    'upstream_tls': _upstream_tls,
     'listener': _listener,
     'listener6': _listener6,
     'authfile': lambda text: (Source('file', _path(text)),),

@@ -44,7 +44,8 @@ ScramKeys = Tuple[bytes, bytes]  # StoredKey and ServerKey of RFC 5802 section 3
 
 def equal(one: bytes, other: bytes) -> bool:
     """Whether both are the same, in a time that depends on neither's content nor on the match."""
-    return hmac.compare_digest(hmac.digest(_KEY, one, 'sha256'), hmac.digest(_KEY, other, 'sha256'))
+    return hmac.compare_digest(hmac.digest(_KEY, one, 'sha256'),
+                               hmac.digest(_KEY, other, 'sha256'))
 
 
 def prepared(password: str) -> str:

@@ -132,8 +132,8 @@ def _check_safety(path: str, status: os.stat_result, owners: Collection[int]) ->
         raise ConfigError(f'{path}: not a regular file')
     if status.st_uid not in owners:
         wanted = ' or '.join(_account(uid) for uid in owners)
-        raise ConfigError(f'{path}: belongs to {_account(status.st_uid)}, must belong to {wanted}: '
-                          f'chown {_account(next(iter(owners)))} {path}')
+        raise ConfigError(f'{path}: belongs to {_account(status.st_uid)}, must belong to '
+                          f'{wanted}: chown {_account(next(iter(owners)))} {path}')
     mode = stat.S_IMODE(status.st_mode)
     if mode not in (0o600, 0o400):
         raise ConfigError(f'{path}: mode is {mode:o}, must be 600 or 400: chmod 600 {path}')

@@ -6,15 +6,15 @@ Nothing here or there reads an octet that came from a client.  What runs as root
     find, become      a forked process becomes the account of the network side, or a user, for
                       good: groups, then group ids, then user ids, all three of each, checked, and
                       then tried to take back (CERT POS36-C, POS37-C).  There is no seteuid.
-    copy_for          reads a file that only root may read (password file, private key) into memory
-                      that has no name and belongs to the account of the network side.  Only
-                      processes that end at once, or that become that account, read it.
+    copy_for          copies a file that only root may read (password file, private key) into
+                      memory that has no name and belongs to the account of the network side.  The
+                      kernel copies; no octet of it enters the memory of a root process.
     Secret            the last good copy of a password file.  The monitor holds it as a descriptor
-                      and never looks into it: a forked process fills it, drops its privileges and
-                      says whether it is a password file.
-    hand_over         copies of certificate, key and log file for the network process.
-    RootSource        asks PAM or a checkpassword program, which need root, in a process of their
-                      own; the process that has the client's credentials is not root.
+                      and never looks into it: a forked process drops its privileges, reads it,
+                      and says whether it is a password file.
+    hand_over         copies of certificate and key, and the log file, for the network process.
+    ask_as_root       asks PAM or a checkpassword program, which need root, in a process of its
+                      own; the process that reads the client's credentials is not root.
     session           the process of a session: forks the asker, which drops its privileges before
                       it reads the first frame, waits for the name of the account that the asker
                       found, and becomes that account before anything of the user is looked at.
@@ -33,20 +33,17 @@ import pwd
 import resource
 import socket
 import stat
-import time
 from time import monotonic
 from typing import Callable, NamedTuple
 
 from TMDA.ofmipd.client import Client
-from TMDA.ofmipd.verdict import UNSURE, AskingSource, Verdict
+from TMDA.ofmipd.verdict import UNSURE, Verdict
 
-BLOCK = 1 << 18           # octets copied at a time
+BLOCK = 1 << 20           # octets copied at a time
 COPY_LIMIT = 1 << 26      # octets of a file that is copied
 ANSWER_LIMIT = 4096       # octets that a forked process answers: one write(2) of a pipe
 QUESTION_LIMIT = 1 << 16  # octets of a question to a source that needs root
-SETTLED_SECONDS = 0.1     # a file changed later than this may change again without a trace
 NOT_PERMITTED = 77        # exit status (EX_NOPERM): an account can't be had
-ROOT_KINDS = ('authprog', 'pamauth')  # sources that need root
 
 
 class Refused(Exception):
@@ -66,10 +63,7 @@ class Account(NamedTuple):
 def find(name: str, network: Account | None = None) -> Account:
     """The account of that name.  Raises KeyError if there is none, Refused for uid 0 and for the
     account of the network side, whose process a user's code could otherwise disturb."""
-    try:
-        entry = pwd.getpwnam(name)
-    except ValueError:
-        raise KeyError(name) from None
+    entry = pwd.getpwnam(name)
     if entry.pw_uid == 0:
         raise Refused('%s has uid 0' % name)
     if network is not None and entry.pw_uid == network.uid:
@@ -79,17 +73,17 @@ def find(name: str, network: Account | None = None) -> Account:
 
 def become(account: Account) -> None:
     """Be that account, for good.  Whatever goes wrong ends the process."""
+    user, group = (account.uid,) * 3, (account.gid,) * 3
+    done = False
     try:
         os.initgroups(account.name, account.gid)
-        os.setresgid(account.gid, account.gid, account.gid)
-        os.setresuid(account.uid, account.uid, account.uid)
-        groups = set(os.getgrouplist(account.name, account.gid))
-        done = (os.getresuid() == (account.uid,) * 3 and os.getresgid() == (account.gid,) * 3
-                and set(os.getgroups()) <= groups and account.uid != 0)
-    except OSError:
-        done = False
-    if not done or _can_go_back():
-        os._exit(NOT_PERMITTED)
+        os.setresgid(*group)
+        os.setresuid(*user)
+        foreign = set(os.getgroups()) - set(os.getgrouplist(account.name, account.gid))
+        done = os.getresuid() == user and os.getresgid() == group and not foreign
+    finally:
+        if not done or account.uid == 0 or _can_go_back():
+            os._exit(NOT_PERMITTED)
 
 
 def _can_go_back() -> bool:
@@ -102,15 +96,6 @@ def _can_go_back() -> bool:
     return False
 
 
-def memory_file() -> int:
-    """A descriptor of an empty file that has no name."""
-    if hasattr(os, 'memfd_create'):
-        return os.memfd_create('tmda-ofmipd')
-    import tempfile
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
 def copy_for(account: Account | None, path: str, owners: tuple[int, ...] = ()) -> int:
     """A descriptor of a copy of the file that `account` may open as /dev/fd/N.
 
@@ -118,7 +103,7 @@ def copy_for(account: Account | None, path: str, owners: tuple[int, ...] = ()) -
     `owners`, or any file if there are none, becomes the account's.  Raises OSError.
     """
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    target = memory_file()
+    target = os.memfd_create('tmda-ofmipd')
     try:
         status = os.fstat(source)
         if not stat.S_ISREG(status.st_mode) or status.st_size > COPY_LIMIT:
@@ -147,8 +132,8 @@ def apart(work: Callable[[], str]) -> str:
         finally:
             os._exit(0)
     os.close(writer)
-    with open(reader, 'rb') as file:
-        answer = file.read()
+    answer = os.read(reader, ANSWER_LIMIT)
+    os.close(reader)
     os.waitpid(process, 0)
     return answer.decode('utf-8', 'replace')
 
@@ -164,31 +149,28 @@ class Secret:
         self.descriptor = -1
         self._account = account
         self._check = check
-        self._seen: tuple | None = ()
+        self._seen = ''
 
     def refresh(self) -> str:
         """Look whether the file has changed.  Return what is wrong with a new version, once."""
         try:
             now = os.stat(self.path)
-            seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+            seen = repr((now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns))
+            if seen == self._seen:
+                return ''
+            owners = (0, self._account.uid) if self._account else ()
+            fresh = copy_for(self._account, self.path, owners)
         except OSError as error:
-            now, seen = None, (error.errno,)
-        if seen == self._seen:
-            return ''
-        settled = now is None or time.time() - max(now.st_mtime, now.st_ctime) > SETTLED_SECONDS
-        self._seen = seen if settled else None
-        try:
-            fresh = copy_for(self._account, self.path,
-                             (0, self._account.uid) if self._account else ())
-        except OSError as error:
-            return '%s: %s' % (self.path, error.strerror)
-        problem = apart(lambda: self._judge(fresh))
-        if problem != 'good':
-            os.close(fresh)
-            return problem or '%s: could not be checked' % self.path
-        self.close()
-        self.descriptor = fresh
-        return ''
+            seen, problem = error.strerror, '%s: %s' % (self.path, error.strerror)
+        else:
+            problem = apart(lambda: self._judge(fresh))
+            if problem == 'good':
+                self.close()
+                self.descriptor = fresh
+            else:
+                os.close(fresh)
+        changed, self._seen = seen != self._seen, seen
+        return problem if changed and problem != 'good' else ''
 
     def close(self) -> None:
         """Give the copy back."""
@@ -205,54 +187,43 @@ class Secret:
 def hand_over(news: socket.socket, files: dict[str, str], log_file: str,
               account: Account | None) -> None:
     """Send copies of files (letter -> path) and the log file ('l') as descriptors, in one message
-    of their letters.  Raises OSError."""
+    of their letters and a dot.  Raises OSError."""
     descriptors = [copy_for(account, path) for path in files.values()]
-    letters = ''.join(files)
     if log_file:
-        descriptors.append(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT
-                                   | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        letters += 'l'
-    socket.send_fds(news, [letters.encode('ascii') + b'.'], descriptors)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptors.append(os.open(log_file, flags, 0o600))
+    letters = ''.join(files) + 'l' * bool(log_file) + '.'
+    socket.send_fds(news, [letters.encode('ascii')], descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
 
 
-class RootSource(AskingSource):
-    """Stands in for a source that needs root and asks it in a forked process, which stays root."""
+def ask_as_root(source, channel: socket.socket) -> socket.socket:
+    """Fork a process that stays root and asks a source for whoever has the socket.
 
-    def __init__(self, source: AskingSource):
-        super().__init__(source.name, source.seconds)
-        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if not os.fork():
-            try:
-                close_all_but(theirs.fileno(), 2)
-                _answer(theirs, source)
-            finally:
-                os._exit(0)
+    A question is user, NUL, password, NUL, the client's address; the answer that of a Verdict,
+    NUL, its cause.  child.RootSource is the other side.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork():
         theirs.close()
-
-    def ask(self, user: str, password: str, client, deadline: float) -> Verdict:
-        """Called without privileges, after AskingSource has looked at user and password."""
-        try:
-            self._sock.settimeout(deadline - monotonic() + 1)
-            self._sock.send('\0'.join((user, password, client.address)).encode('utf-8'))
-            return Verdict(*self._sock.recv(QUESTION_LIMIT).decode('utf-8').split('\0'))
-        except (OSError, ValueError, TypeError) as error:
-            self._sock.close()  # or a late answer would be taken for that to another question
-            return Verdict(UNSURE, 'the process that asks it failed: %s' % error)
-
-
-def _answer(questions: socket.socket, source: AskingSource) -> None:
-    while True:
-        question = questions.recv(QUESTION_LIMIT)
-        if not question:
-            return
-        user, password, address = question.decode('utf-8').split('\0')
-        try:
-            verdict = source.ask(user, password, Client(address), monotonic() + source.seconds)
-        except OSError as error:
-            verdict = Verdict(UNSURE, str(error))
-        questions.send('\0'.join((verdict.answer, verdict.cause.replace('\0', ''))).encode('utf-8'))
+        return ours
+    try:
+        ours.close()
+        channel.close()
+        while True:
+            question = theirs.recv(QUESTION_LIMIT).decode('utf-8')
+            if not question:
+                break
+            user, password, address = question.split('\0')
+            deadline = monotonic() + source.seconds
+            try:
+                verdict = source.ask(user, password, Client(address), deadline)
+            except OSError as error:
+                verdict = Verdict(UNSURE, str(error))
+            theirs.send(('%s\0%s' % (verdict.answer, verdict.cause)).encode('utf-8', 'replace'))
+    finally:
+        os._exit(0)
 
 
 def close_all_but(*kept: int) -> None:
@@ -260,31 +231,16 @@ def close_all_but(*kept: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in {0, 1, 2} - set(kept):
         os.dup2(null, descriptor)
-    for name in os.listdir('/dev/fd'):
-        if int(name) > 2 and int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the one that listed them
+    for descriptor in map(int, os.listdir('/dev/fd')):
+        if descriptor > 2 and descriptor not in kept:
+            os.closerange(descriptor, descriptor + 1)  # the one that listed them is gone already
 
 
-class Duties(NamedTuple):
-    """What session() calls once the process has its final account.
-
-    sources: name -> makes a source that needs root.  ask(channel, rooted) -> b'' or the account's
-    name, LF, and octets for serve; serve(channel, octets).  account: of the network side.
-    """
-
-    account: Account | None
-    sources: dict[str, Callable[[], AskingSource]]
-    ask: Callable[[socket.socket, dict], bytes]
-    serve: Callable[[socket.socket, bytes], None]
-
-
-def session(channel: socket.socket, duties: Duties) -> None:
+def session(channel: socket.socket, duties) -> None:
     """The process of a session, from its first moment to its end.
 
     It leads a process group, so that the monitor can end it with whatever the user's code started.
+    What `duties` has to be: shared.Duties.
     """
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -299,18 +255,19 @@ def session(channel: socket.socket, duties: Duties) -> None:
     os.close(writer)
     answer = os.read(reader, ANSWER_LIMIT)
     os.waitpid(asker, 0)
-    if not answer:
-        return
-    name, _, rest = answer.partition(b'\n')
-    close_all_but(channel.fileno())
-    if duties.account is not None:
-        become(find(name.decode('utf-8'), duties.account))
-    duties.serve(channel, rest)
+    if answer:
+        name, _, rest = answer.partition(b'\n')
+        duties.mute()
+        close_all_but(channel.fileno())
+        if duties.account is not None:
+            become(find(name.decode('utf-8'), duties.account))
+        duties.serve(channel, rest)
 
 
-def _ask(channel: socket.socket, duties: Duties) -> bytes:
+def _ask(channel: socket.socket, duties) -> bytes:
     rooted = {}
     if duties.account is not None:
-        rooted = {name: RootSource(make()) for name, make in duties.sources.items()}
+        rooted = {spec: ask_as_root(source, channel)
+                  for spec, source in duties.root_sources.items()}
         become(duties.account)
     return duties.ask(channel, rooted)

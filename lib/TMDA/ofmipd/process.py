@@ -42,9 +42,9 @@ def serve(daemon: Daemon, connections: int, lifeline: int | None = None) -> None
     _until_ended(daemon, signals, server)
     daemon.notifier.stopping()
     log.event('stopping', sessions=server.sessions)
-    signals.close()
     left = server.stop(assembly.limits.shutdown_seconds)
     log.event('stopped', sessions=left)
+    signals.close()  # not before: a service manager may tell parent and worker, and the parent, too
 
 
 def _until_ended(daemon: Daemon, signals: Signals, server: Server) -> None:

@@ -56,7 +56,7 @@ def format_date(now: float | None = None) -> str:
 
 
 def _peer(client: Client) -> str:
-    """The comment that tells who was connected: `name [address]`, `unknown` for what is not known."""
+    """Who was connected: `name [address]`, with `unknown` for what is not known."""
     name = clean_name(client.name) or 'unknown'
     if not client.address:
         return name

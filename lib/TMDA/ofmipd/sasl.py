@@ -163,7 +163,7 @@ def cram_md5(initial: bytes | None, hostname: str) -> Generator:
 
 
 def scram_sha_256(initial: bytes | None, hostname: str) -> Generator:
-    """SCRAM-SHA-256: salt and iterations come from the backend, and so does the final signature."""
+    """SCRAM-SHA-256: the backend gives salt, iterations and the server's signature."""
     first = (yield Challenge(b'')) if initial is None else initial
     header, bare, user, client_nonce = _client_first(first)
     salt, iterations = yield Lookup(user)

@@ -65,11 +65,14 @@ class Gate:
             if len(self._reserve) < RESERVE and not self._fill_reserve():
                 self._changed.wait(PAUSE_SECONDS)
                 return False
-            if self._paused:
-                self._paused = False
-                self._log.event('accept-resumed')
             self._count += 1
             return True
+
+    def accepted(self) -> None:
+        """The session that entered has its connection: if there was a shortage, it is over."""
+        if self._paused:
+            self._paused = False
+            self._log.event('accept-resumed')
 
     def leave(self) -> None:
         """One session less."""
@@ -145,6 +148,7 @@ class Acceptor(socketserver.ThreadingTCPServer):
             if error.errno in EXHAUSTED:
                 self._gate.exhausted(error)
             raise
+        self._gate.accepted()
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return sock, address

@@ -151,7 +151,7 @@ class Session:
             self._count_error(answer)
 
     def _deadline(self) -> float:
-        """When the next command must be here; login_seconds count from the start of the session."""
+        """When the next command must be here; login_seconds count from the session's start."""
         deadline = monotonic() + self._limits.command_seconds
         if self.identity is not None:
             return deadline

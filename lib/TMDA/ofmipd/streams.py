@@ -21,7 +21,7 @@ class SocketStream:
     def __init__(self, sock: socket.socket):
         sock.setblocking(False)
         try:
-            # Replies are gathered already: waiting for more (RFC 896) only delays the second of two.
+            # Replies are gathered already; to wait for more (RFC 896) only delays a second one.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             pass  # not TCP

@@ -7,7 +7,7 @@ import os
 
 
 def fault(error: BaseException) -> dict:
-    """The facts for a `session-failed` event: the exception as `cause`, file and line as `where`."""
+    """The facts for a `session-failed` event: `cause`, the exception, and `where`, file:line."""
     facts = {'cause': '%s: %s' % (type(error).__name__, error), 'where': ''}
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
