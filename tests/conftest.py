@@ -48,7 +48,6 @@ def pytest_configure(config):
         if name in FOREIGN or name.startswith(FOREIGN_PREFIXES):
             del os.environ[name]
     os.environ['HOME'] = home
-    os.environ.setdefault('HYPOTHESIS_STORAGE_DIRECTORY', os.path.join(home, 'hypothesis'))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -32,6 +32,8 @@ USER_FILE = '~/.tmda/config'
 
 _OUTGOING = {name: variable for name, variable in VARIABLES.items() if variable.direction == 'out'}
 _FROM_ENVIRON = tuple(variable for variable in VARIABLES.values() if variable.environ)
+_CONSTANTS = {name: variable.default for name, variable in _OUTGOING.items()
+              if not callable(variable.default) and not isinstance(variable.default, list)}
 
 
 class Namespace(dict):
@@ -103,12 +105,16 @@ class Settings:
         self.global_file = ''
 
     def __getattr__(self, name: str) -> Any:
+        namespace = self.__dict__['namespace']
         try:
-            return self.__dict__['namespace'][name]
+            value = namespace[name]
         except KeyError:
             if name in VARIABLES:
                 return None
             raise AttributeError(name) from None
+        if namespace.complete:
+            self.__dict__[name] = value
+        return value
 
     def __repr__(self) -> str:
         return f'<Settings from {self.config_file}>'
@@ -116,6 +122,16 @@ class Settings:
     def expand(self, path: str) -> str:
         """`path` with a leading `~` replaced by the user's home, or `~name` by that account's."""
         return MessageOs.expand_home(path, self.home)
+
+    def complete(self) -> None:
+        """The configuration has run: what it set and what is constant become plain attributes.
+
+        A message asks for some thirty variables; by way of the namespace each would cost 1 us.
+        """
+        self.namespace.complete = True
+        self.__dict__.update(_CONSTANTS)
+        self.__dict__.update({name: value for name, value in self.namespace.items()
+                              if name in _OUTGOING})
 
     def check(self) -> None:
         """Compute every variable; raises ConfigError for the first that can't be."""
@@ -158,7 +174,7 @@ def load(environ: Mapping[str, str], config_file: Optional[str] = None,
         if namespace.environ.get(variable.environ):
             namespace[variable.name] = namespace.environ[variable.environ]
     _check(settings, *namespace)
-    namespace.complete = True
+    settings.complete()
     return settings
 
 

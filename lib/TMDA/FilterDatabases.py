@@ -22,6 +22,7 @@ newer than FILE, in a temporary directory from which it is moved, so that nobody
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import os
 import stat
@@ -50,12 +51,14 @@ class DbmSource(PathSource):
     """A dbm file."""
 
     def find(self, keys: Tuple[str, ...]) -> Optional[str]:
+        import dbm
         names = [self.path]
         if self.path.endswith('.db'):
             names.append(self.path[:-len('.db')])
-        for name in names:
-            if _dbm_files(name):
-                return _find_in_dbm(name, keys)
+        names = [name for name in names if _dbm_files(name)]
+        if names:
+            # What ndbm made for FILE is, by the name FILE.db, of no known type.
+            return _find_in_dbm(next(filter(dbm.whichdb, names), names[0]), keys, foreign=True)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
 
 
@@ -67,15 +70,26 @@ def _find_in_cdb(path: str, keys: Tuple[str, ...]) -> Optional[str]:
         raise SourceError(str(error)) from None
 
 
-def _find_in_dbm(path: str, keys: Tuple[str, ...]) -> Optional[str]:
+def _find_in_dbm(path: str, keys: Tuple[str, ...], foreign: bool = False) -> Optional[str]:
+    """foreign: the file was made by somebody else, who may have stored empty data."""
     import dbm
     try:
-        if dbm.whichdb(path) == 'dbm.dumb':
+        kind = dbm.whichdb(path)
+        if kind == 'dbm.dumb':
             return _first(_DumbReader(path).get, keys)
         with dbm.open(path, 'r') as database:
-            return _first(database.get, keys)
+            get = database.get
+            if foreign and kind == 'dbm.ndbm':
+                get = functools.partial(_get_from_ndbm, database)
+            return _first(get, keys)
     except Exception as error:  # dbm.error is several classes, and a damaged file raises others
         raise SourceError(f'{path}: not a usable dbm file: {error}') from None
+
+
+def _get_from_ndbm(database: Any, key: bytes) -> Optional[bytes]:
+    """The data of key.  To ndbm, a key with empty data is missing; only the list of keys has it."""
+    data = database.get(key)
+    return b'' if data is None and key in database.keys() else data
 
 
 class _DumbReader:
@@ -194,7 +208,7 @@ def _write_dbm(path: str, items: Iterator[Tuple[bytes, bytes]]) -> None:
     try:
         with module.open(path, 'n', 0o600) as database:
             for key, data in items:
-                database[key] = data
+                database[key] = data or b' '  # ndbm takes empty data for none
     except module.error as error:
         raise SourceError(f'{path}: {error}') from None
 

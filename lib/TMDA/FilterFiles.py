@@ -39,10 +39,9 @@ def locate(settings: Any, path: str) -> str:
 
     Raises SourceError for what can't be a path.
     """
-    try:
-        return os.path.join(settings.home, settings.expand(path))
-    except ValueError as error:
-        raise SourceError(f'{path!r}: {error}') from None
+    if '\0' in path:
+        raise SourceError(f'{path!r} can not name a file')
+    return os.path.join(settings.home, settings.expand(path))
 
 
 def is_settled(status: os.stat_result) -> bool:

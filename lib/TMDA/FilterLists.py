@@ -21,7 +21,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 from TMDA.FilterFiles import decode
 
 _WILDCARD = re.compile(r'[*?[]|@=')
-_TAIL = re.compile(r'\*(?P<below>@\*(?=\.))?(?P<either>@=)?(?P<tail>.*)', re.DOTALL)
+_TAIL = re.compile(r'\*(?:(?P<below>@\*(?=\.))|(?P<either>@=))?(?P<tail>.*)', re.DOTALL)
 _BETWEEN_LITERALS = re.compile(r'[*?]|@=')
 _CUT = re.compile('[@.]')
 
@@ -93,8 +93,6 @@ class ListIndex:
             return False
         tail = found['tail']
         if found['either']:
-            if found['below']:
-                return False
             self._tails.setdefault('@' + tail, number)
             self._tails_below.setdefault('.' + tail, number)
         elif found['below']:

@@ -20,9 +20,10 @@ filter with a mistake is not used at all.  A mistake in an included file ends th
 
 What was read is kept for the next message and used again while no file of it and no variable in
 it has changed.  A filter that names TMDA_RECIPIENT or TMDA_VRECIPIENT is read again for each
-recipient; the values of these variables can't become words or commands of a rule.  As a filter may
-name commands, a file that anyone may write is refused.  An `include` that names the recipient needs
--optional, as the first reading knows none.
+recipient; the values of these variables can't become words or commands of a rule.  An `include`
+that names the recipient needs -optional, as the first reading knows none.
+
+As a filter may name commands, a file that anyone may write is refused.
 """
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def syntax_advice(message: str, line: str) -> str:
             return f'Python 2: {advice}'
     if 'tabs and spaces' in message:
         return 'Python 2: indent with tabs or with spaces, not with both'
-    if "can't decode" in message or '(unicode error)' in message:
+    if any(words in message for words in ("can't decode", '(unicode error)', 'Non-UTF-8 code')):
         return 'say the encoding in the first line: # -*- coding: latin-1 -*-'
     return ''
 

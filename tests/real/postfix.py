@@ -63,9 +63,10 @@ def free_port():
 
 
 class Postfix:
-    """The server: start(), port, messages(), stop()."""
+    """The server: start(), port, messages(), stop().  Keyword arguments go to main.cf as well."""
 
-    def __init__(self):
+    def __init__(self, **settings):
+        self._settings = settings
         self.top = Path(tempfile.mkdtemp(prefix='tmda-postfix-'))
         self.top.chmod(0o755)
         self.port = free_port()
@@ -83,6 +84,8 @@ class Postfix:
                   'uid': owner.pw_uid, 'gid': owner.pw_gid}
         for name, text in (('main.cf', MAIN_CF), ('master.cf', MASTER_CF)):
             (self.configuration / name).write_text(text.format(**values), encoding='ascii')
+        with open(self.configuration / 'main.cf', 'a', encoding='ascii') as file:
+            file.writelines('%s = %s\n' % pair for pair in self._settings.items())
         self._command('start')
 
     def _command(self, word):

@@ -109,9 +109,13 @@ class FakeLog:
         self.tracing = tracing
         self.events: list = []
         self.traces: list = []
+        self.counted: dict = {}
 
     def event(self, name, session='', client='', user='', **facts):
         self.events.append((name, dict(facts, session=session, client=client, user=user)))
+
+    def count(self, name, by=1):
+        self.counted[name] = self.counted.get(name, 0) + by
 
     def trace(self, session, direction, data, secret=False):
         self.traces.append((direction, data, secret))

@@ -144,7 +144,8 @@ def test_action_tag():
     ('include ~/.', [(1, '"~/.": cannot be read: not a regular file')]),
     (' to a bare\n\tx\n', [(1, 'line is improperly indented'),
                            (2, 'line is improperly indented')]),
-    ('to a\0b bare\nto-file a\0b bare\ninclude a\0b', [(3, '"a\0b": embedded null byte')]),
+    ('to a\0b bare\nto-file a\0b bare\ninclude a\0b', [
+        (2, "'a\\x00b' can not name a file"), (3, "'a\\x00b' can not name a file")]),
     ('bad a\n\nto b\n  bogus\nto-file -zz a bare\nto c bare', [
         (1, '"bad": unrecognized filter rule'),
         (3, '"to": missing or bogus <action> field'),
@@ -248,7 +249,8 @@ def test_match_with_a_bad_list_line(home, line, cause):
     (['M() none'], 'M() M( )', 'none none'),
     (['M (a) x'], 'M', '(a) x'),
     (['M(a, b) a b'], 'M(b, a)', 'b a'),
-    (['DOM example.org', 'L(n) n@DOM'], 'L(chat) L(DOM)', 'chat@example.org example.org@example.org'),
+    (['DOM example.org', 'L(n) n@DOM'], 'L(chat) L(DOM)',
+     'chat@example.org example.org@example.org'),
     (['X ${Y}'], 'X', '${Y}'),
 ])
 def test_macro_expands(definitions, text, expanded):
@@ -328,6 +330,16 @@ def test_variable_of_the_recipient(home):
         assert values['x-for'].text == f'{name} as {name.replace("@", "=")}'
 
 
+def test_variable_of_the_message_is_one_word(home):
+    home.environ['TMDA_ELSE'] = 'x bare'
+    assert dict(home.match('to * tag x-a ${TMDA_ELSE}', 'a@b').action.tags)['x-a'].text == 'x bare'
+
+
+def test_variable_of_blanks_is_no_rule(home):
+    home.namespace['NOTHING'] = ' '
+    assert home.load('${NOTHING}').rules == []
+
+
 HOSTILE = '"x y" reply-to shell=touch${IFS}gone \' # $(id) `id`; \\"@example.org'
 
 
@@ -350,12 +362,13 @@ def test_recipient_is_no_command(home, recipient):
 
 @pytest.mark.parametrize('kind', ['shell', 'python'])
 def test_recipient_in_a_command_has_nothing_special(home, kind):
-    action = home.match(f'to * "{kind}=f ${{TMDA_RECIPIENT}} ${{TMDA_VRECIPIENT}}"', HOSTILE).action
+    rule = f'to * "{kind}=f ${{TMDA_RECIPIENT}} ${{TMDA_VRECIPIENT}}"'
+    action = home.match(rule, HOSTILE).action
     inserted = action.option[len('f '):]
     assert not set(inserted.replace(' ', '', 1)) & set(' \t"\'$`;|&<>()#\\{}/')
     assert action.kind == kind
-    assert home.match(f'to * {kind}=f(${{TMDA_VRECIPIENT}})', 'bob-x@example.org').action.option == (
-        'f(bob-x=example.org)')
+    rule = f'to * {kind}=f(${{TMDA_VRECIPIENT}})'
+    assert home.match(rule, 'bob-x@example.org').action.option == 'f(bob-x=example.org)'
 
 
 def test_recipient_names_no_file_elsewhere(home):
@@ -561,10 +574,11 @@ def test_load_in_threads(home):
 
 # Garbage.
 
-PIECES = ('to', 'from', 'to-file', 'from-cdb', 'to-sql', 'macro', 'include', '-optional', '-x=', 'M',
-          'M(', ')', ',', '(a,b)', ' ', '\t', '\n', '\n ', '#', ' #', '"', "'", '\\', '${', '}', '$',
-          'HOME', '~', '~x', '/', '*', '[', ']', '!', '@', '@=', 'a@b.c', 'bare', 'dated=5d', 'tag',
-          'from', 'shell=', ':', '=', '\0', '\r', '\x0b', '\xff', '\u2028', '\ud800', 'é')
+PIECES = (
+    'to', 'from', 'to-file', 'from-cdb', 'to-sql', 'macro', 'include', '-optional', '-x=', 'M',
+    'M(', ')', ',', '(a,b)', ' ', '\t', '\n', '\n ', '#', ' #', '"', "'", '\\', '${', '}', '$',
+    'HOME', '~', '~x', '/', '*', '[', ']', '!', '@', '@=', 'a@b.c', 'bare', 'dated=5d', 'tag',
+    'from', 'shell=', ':', '=', '\0', '\r', '\x0b', '\xff', '\u2028', '\ud800', 'é')
 
 
 def test_garbage_ends_in_an_error_of_ours(home):

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The filters of the recorded cases: each is read, and refused or matched as it was then.
 
-Which action was taken is seen in what the recorded releases delivered: for actions whose address can
-be told without a key (`bare`, `ext`, `exp`), and otherwise by the kind of the tag.  The addresses
-themselves are compared in tests/vectors.
+Which action was taken is seen in what the recorded releases delivered: for actions whose address
+can be told without a key (`bare`, `ext`, `exp`), and otherwise by the kind of the tag.  The
+addresses themselves are compared in tests/vectors.
 """
 from __future__ import annotations
 
 import dbm
 import json
-import os
 import pickle
 import re
 from pathlib import Path
@@ -24,7 +23,7 @@ FILTER = '.tmda/filters/outgoing'
 SENDER = 'alice@example.net'
 PROBLEM = re.compile(r'\[line +(\d+)\]: (.*)')
 
-# A filter file that is wrong, or an action without a readable interval, is refused when it is read.
+# A filter that is wrong, or an action without a readable interval, is refused when it is read.
 REFUSED = ('ParsingError', 'ValueError')
 # What those releases say instead of the operating system's message.
 OTHER_WORDS = {
@@ -191,8 +190,8 @@ def assert_address(action, address):
                                        and case['name'] != 'log/x-tmda-multi-word'))
 def test_vector_log_text(case, run):
     started = run(case)
-    logged = re.findall(r'^Actn: (.*?) +\(\d+\)$', case['expect']['files_after']['.tmda/logs/outgoing'],
-                        re.MULTILINE)
+    log = case['expect']['files_after']['.tmda/logs/outgoing']
+    logged = re.findall(r'^Actn: (.*?) +\(\d+\)$', log, re.MULTILINE)
     shown = [started.match(recipient).text for recipient in case['recipients']]
     # The order of the pairs of a tag action means nothing.
     assert list(map(as_words, shown)) == list(map(as_words, logged))
@@ -209,4 +208,3 @@ def test_vector_filter_is_read(case, run):
 
 def test_vectors_are_all_there():
     assert sum(1 for case in CASES if FILTER in case['files']) > 250
-    assert os.path.basename(FILTER) == 'outgoing'

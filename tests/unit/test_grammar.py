@@ -65,7 +65,7 @@ NO_ADDRESSES = [
     b'<a@[1.2.3>', b'<a@1.2.3]>', b'<"a@b>', b'<a"b@c>', b'<a\\b@c>', b'<a(c)@b>', b'<a;b@c>',
     b'<a:b@c>', b'<@x:>x', b'<a@b>\x01', b'<\xff@b>', b'<a@\xc3>', b'Bobby <a@b>', b'<"a\tb"@c>',
     b'<a\xc2\xa0b@c>', b'<a\xe2\x80\xa8b@c>', b'<a\xc2\x85b@c>', b'<a@b\xc2\x9f>',
-    b'<"a\xe2\x80\xa8b"@c>', b'<a@[\xc3\xa9]>',
+    b'<"a\xe2\x80\xa8b"@c>', b'<a@[\xc3\xa9]>', b'<a@[1<2]>', b'<a@[1>2]>',
 ]
 
 

@@ -61,7 +61,7 @@ def wing(module):
 
 
 def imports_in(source):
-    """Modules that a source text imports; X of "from TMDA import X" is one if there is such a file."""
+    """Modules that a source text imports; X of "from TMDA import X" if there is such a file."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

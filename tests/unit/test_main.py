@@ -260,13 +260,14 @@ def test_daemon_connections_wait(home):
 
 
 @needs_account
-def test_background_detaches_and_tells_the_truth(home):
+@pytest.mark.parametrize('more', [[], ['--workers=2']], ids=['one process', 'workers'])
+def test_background_detaches_and_tells_the_truth(home, more):
     pid_file, log = home / 'pid', home / 'log'
     with socket.create_server(('127.0.0.1', 0)) as free:
         port = free.getsockname()[1]
     where = 'localhost:%d' % port
     status, out, err = run('-p', where, '-L', '--pid-file', str(pid_file), '--log-file', str(log),
-                           env=environment(home), cwd=str(home))
+                           *more, env=environment(home), cwd=str(home))
     assert (status, out, err) == (0, '', '')
     process = int(pid_file.read_text())
     try:

@@ -60,13 +60,13 @@ def test_one_session_socket(home):
     converse(session.talk)
     status, log = session.end()
     assert status == 0
-    assert 'client=127.0.0.1 port=%d' % port in log
+    assert 'client=127.0.0.1 user=- port=%d' % port in log
 
 
 @pytest.mark.parametrize('environ, facts', [
     ({}, 'event=connect session='),
     ({'TCPREMOTEIP': '192.0.2.7', 'TCPREMOTEPORT': '4711', 'TCPREMOTEHOST': 'client.example'},
-     'client=192.0.2.7 port=4711'),
+     'client=192.0.2.7 user=- port=4711'),
     ({'REMOTE_HOST': '192.0.2.8'}, 'client=192.0.2.8'),
     ({'TCPREMOTEIP': '192.0.2.7', 'REMOTE_HOST': '192.0.2.8'}, 'client=192.0.2.7'),
 ], ids=['nobody', 'tcpserver', 'xinetd', 'both'])
@@ -79,7 +79,7 @@ def test_one_session_client(home, environ, facts, pipes):
     line, = [line for line in log.splitlines() if 'event=connect' in line]
     assert facts in line
     if not environ:
-        assert ('client=' in line) is not pipes
+        assert ('client=- ' in line) is pipes
 
 
 def test_one_session_tls(home):

@@ -601,3 +601,17 @@ def test_a_small_message_costs_little():
         client = time.thread_time() - started
         per_message = (time.process_time() - process - client) / 200
     assert per_message < 0.002
+
+
+def test_fault_that_comes_back_at_every_command_ends_the_session(monkeypatch):
+    def broken(line):
+        raise RuntimeError('out of order')
+
+    monkeypatch.setattr(session.grammar, 'split_command', broken)
+    service = make_service()
+    with Running(service) as running:
+        running.talk.line()
+        answers = [running.talk.ask('NOOP') for _ in range(service.limits.bad_commands)]
+        assert all(answer.startswith('451 4.3.0') for answer in answers)
+        assert running.talk.reply().startswith('421')
+        running.join()

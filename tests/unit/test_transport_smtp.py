@@ -171,8 +171,7 @@ def test_failure_of_the_body_cuts_the_connection(upstream):
             yield b'x' * 200000
             raise OSError(28, 'No space left on device')
 
-    broken = delivery('from@a.test', ANN)
-    object.__setattr__(broken, 'body', Broken)
+    broken = delivery('from@a.test', ANN)._replace(body=Broken)
     outcome = send(upstream, broken)
     assert (outcome.reply.code, outcome.reply.enhanced) == (452, '4.3.1')
     wait_for(lambda: upstream.open_sessions() == 0)

@@ -7,8 +7,10 @@ are not valid UTF-8; on the way out a display name beyond ASCII becomes encoded 
 
 from __future__ import annotations
 
+import functools
 import re
 
+CACHED_OCTETS = 1000  # the longest field whose addresses are remembered
 _SPECIALS = re.compile(r'[][\\()<>@,:;".]')
 _ESCAPES = re.compile(r'[\\"]')
 _CONTROLS = re.compile(r'[\x00-\x1f\x7f]+')
@@ -24,6 +26,17 @@ def to_text(value: bytes) -> str:
 
 def parse(*values: bytes) -> list[tuple[str, str]]:
     """All (display name, address) pairs of address-list values; groups are opened, empty ones left out."""
+    if sum(map(len, values)) > CACHED_OCTETS:
+        return _parse(values)
+    return list(_remembered(values))
+
+
+@functools.lru_cache(maxsize=256)  # people keep their From, and parsing it takes 15 us
+def _remembered(values: tuple[bytes, ...]) -> list[tuple[str, str]]:
+    return _parse(values)
+
+
+def _parse(values: tuple[bytes, ...]) -> list[tuple[str, str]]:
     import email.utils
     options = {'strict': False} if getattr(email.utils, 'supports_strict_parsing', False) else {}
     texts = [_CONTROLS.sub(' ', to_text(value)) for value in values]

@@ -6,11 +6,10 @@ Addresses are str; a domain or local part beyond ASCII occurs only with `smtputf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Recipient:
+class Recipient(NamedTuple):
     """One RCPT: the address, and the DSN parameters as they came (RFC 3461; '' for none)."""
 
     address: str
@@ -18,8 +17,7 @@ class Recipient:
     orcpt: str = ''
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Sender ('' for the null sender), recipients in order, and what MAIL said besides.
 
     body is '', '7BIT' or '8BITMIME' (RFC 6152); ret and envid belong to DSN (RFC 3461).

@@ -19,8 +19,9 @@ When what is written:
 - After the last transaction the message is forgotten, before the client is answered 250.  The same
   message sent once more is a new one.
 A machine that loses power between two transactions may so forget the first; the client got no
-answer in that case, and its next try repeats it.  No other path repeats a delivery but a final
-reply of the upstream server that was lost.
+answer in that case, and its next try repeats it.  So does a process that is killed when the message
+was forgotten and its client not yet answered.  No other path repeats a delivery but a final reply
+of the upstream server that was lost.
 
 Entries last for 5 days since the client's last try, and there are at most twice
 as many as the limit `remembered` says; then only the newest are kept.  Mode 0600, never through a

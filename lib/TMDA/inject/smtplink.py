@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import select
 import smtplib
 import socket
 import ssl
@@ -27,6 +26,7 @@ from typing import NamedTuple
 
 from TMDA.inject.reply import Reply, ReplyError, reply
 from TMDA.inject.smtpreply import Answer, AnswerReader, BadAnswer, passed_on, timed_out
+from TMDA.inject.smtpstream import PlainStream, TimedStream
 
 DATA = b'DATA\r\n'
 RSET = b'RSET\r\n'
@@ -176,7 +176,7 @@ class _Client(smtplib.SMTP):
             raise smtplib.SMTPHeloError(code, text)
 
     def getreply(self):
-        answer = self.answers.read(self.sock, time.monotonic() + self._seconds)
+        answer = self.answers.read(TimedStream(self.sock), time.monotonic() + self._seconds)
         if self.answers.pending:
             raise BadAnswer('octets behind a reply that nobody had asked for')
         return answer.code, b'\n'.join(answer.lines)
@@ -231,6 +231,7 @@ class Link:
         self.messages = 0
         self.idle_since = 0.0
         self._sock = client.sock
+        self._stream = TimedStream(client.sock) if peer.tls else PlainStream(client.sock)
         self._answers = client.answers
         self._seconds = limits.upstream_seconds
         self._batch = BATCH if 'pipelining' in self.features else 1
@@ -303,9 +304,7 @@ class Link:
         """True when an idle connection has ended, or says something unasked.  Asks nobody."""
         if self._owed:
             return False  # there is something to read: the answer to RSET
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(0)) or self._answers.pending
+        return self._stream.readable() or self._answers.pending
 
     def settle(self) -> bool:
         """True if another transaction can follow; else the connection is closed now.
@@ -327,8 +326,7 @@ class Link:
     def quit(self) -> None:
         """Take leave without waiting for the answer, and close."""
         try:
-            self._sock.settimeout(1)
-            self._sock.sendall(b'QUIT\r\n')
+            self._stream.send(b'QUIT\r\n', 1)
         except OSError:
             pass
         self._sock.close()
@@ -343,8 +341,7 @@ class Link:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._sock.settimeout(self._seconds)
-            self._sock.sendall(data)
+            self._stream.send(data, self._seconds)
         except OSError as error:
             raise self._last_words(error) from error
         self._deadline = time.monotonic() + self._seconds
@@ -353,14 +350,14 @@ class Link:
         """Why a write failed: what the server said before it hung up, if anything."""
         self.state = BUSY
         try:
-            answer = self._answers.read(self._sock, 0)
+            answer = self._answers.read(self._stream, 0)
         except OSError:
             return self._lost(error)
         return Lost(passed_on(answer), '%s: hung up: %s' % (self.peer, answer))
 
     def _read(self) -> Answer:
         try:
-            answer = self._answers.read(self._sock, self._deadline)
+            answer = self._answers.read(self._stream, self._deadline)
         except OSError as error:
             self.state = BUSY
             raise self._lost(error) from error

@@ -54,7 +54,7 @@ def send(deliveries, envelope, settings, limits, done, partial: bool, pool: Pool
         job.close()
     if failures:
         raise _weightiest(failures)
-    return {'relay': str(job.peer)}
+    return {'relay': str(job.peer), 'connections': job.connections}
 
 
 class _Job:
@@ -63,6 +63,7 @@ class _Job:
     def __init__(self, envelope, settings, limits, pool: Pool):
         self.envelope = envelope
         self.limits = limits
+        self.connections = 0  # that were made, not taken from the pool
         self.peer = Peer.of(settings)
         self._hostname = settings.HOSTNAME
         self._most = int(settings.SMTP_MAX_SESSIONS_PER_CONNECTION or 0)
@@ -74,6 +75,7 @@ class _Job:
         link = None if fresh else self._pool.take(self.peer)
         if link is None:
             link = connect(self.peer, self._hostname, self.limits)
+            self.connections += 1
         self._links.append(link)
         return link
 

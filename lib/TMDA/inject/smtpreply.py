@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from typing import NamedTuple
 
 from TMDA.inject.reply import Reply, reply
@@ -54,18 +53,18 @@ class AnswerReader:
         """True when octets have come that belong to no answer read so far."""
         return bool(self._data)
 
-    def read(self, sock, deadline: float) -> Answer:
-        """The next answer.
+    def read(self, stream, deadline: float) -> Answer:
+        """The next answer out of a stream (smtpstream).
 
         deadline is in terms of time.monotonic() and for the whole answer, however slowly it drips.
         Raises socket.timeout, ConnectionError at the end of the connection, other OSError from
-        the socket, BadAnswer.
+        the stream, BadAnswer.
         """
         first = None
         lines: list[bytes] = []
         size = 0
         while True:
-            line = self._line(sock, deadline, ANSWER_LIMIT - size)
+            line = self._line(stream, deadline, ANSWER_LIMIT - size)
             size += len(line)
             match = _LINE.match(line)
             if match is None or first not in (None, match.group(1)):
@@ -75,7 +74,7 @@ class AnswerReader:
             if separator != b'-':
                 return Answer(int(first), tuple(lines))
 
-    def _line(self, sock, deadline: float, limit: int) -> bytes:
+    def _line(self, stream, deadline: float, limit: int) -> bytes:
         """One line with its LF, at most limit octets."""
         while True:
             end = self._data.find(b'\n') + 1
@@ -84,9 +83,7 @@ class AnswerReader:
             if end:
                 line, self._data = self._data[:end], self._data[end:]
                 return line
-            # What has arrived already is taken even when the time is over.
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            data = sock.recv(65536)
+            data = stream.receive(deadline)
             if not data:
                 raise ConnectionResetError('connection closed by the upstream server')
             self._data += data

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from TMDA import Cookie, Defaults
 from TMDA.Errors import TMDAError
+from TMDA.inject import sidenotes, tagging, transport
 from TMDA.inject.envelope import Envelope
 from TMDA.inject.limits import Limits
+from TMDA.inject.memory import FILE_NAME, Memory
+from TMDA.inject.message import Message
 from TMDA.inject.reply import Outcome, ReplyError, reply
 from TMDA.inject.spool import Spool
 from TMDA.inject.user import User
@@ -22,8 +26,7 @@ from TMDA.inject.user import User
 CAUSE_LIMIT = 1000  # characters of a cause in the log
 
 
-@dataclass(frozen=True)
-class Submission:
+class Submission(NamedTuple):
     """A message as it was taken in.
 
     received is the value for the Received field.  pure_proxy: a user without a configuration file
@@ -49,8 +52,7 @@ def submit(submission: Submission, limits: Limits) -> Outcome:
         return Outcome(reply(451, '4.3.5', 'Configuration error; the log of the server has the details'),
                        _facts(str(error)))
     except OSError as error:
-        from TMDA.inject.transport import local_refusal
-        return Outcome(local_refusal(error), _facts(str(error)))
+        return Outcome(transport.local_refusal(error), _facts(str(error)))
     except BaseException as error:  # SystemExit of a user's code too must end in an answer
         _debug(progress)
         cause = '%s: %s' % (type(error).__name__, error)
@@ -67,10 +69,6 @@ def _submit(submission: Submission, limits: Limits, progress: _Progress) -> Outc
     user = submission.user
     if submission.pure_proxy and not os.path.exists(user.config_file):
         return _pass_unaltered(submission, limits)
-    from TMDA import Cookie, Defaults
-    from TMDA.inject import sidenotes, tagging, transport
-    from TMDA.inject.memory import FILE_NAME, Memory
-    from TMDA.inject.message import Message
     now = int(time.time())
     settings = progress.settings = Defaults.load(user.environ, user.config_file)
     cookies = Cookie.Cookies(settings)
@@ -103,5 +101,4 @@ def _facts(cause: str) -> dict:
 
 def _debug(progress: _Progress) -> None:
     import traceback
-    from TMDA.inject import sidenotes
     sidenotes.debug(progress.settings, traceback.format_exc())

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from TMDA import Address, FilterParser, Version
@@ -39,8 +38,7 @@ class Note(NamedTuple):
     append: bool
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One transaction for the transport.
 
     header is the complete header block in octets, with the empty line where a body follows; body

@@ -13,7 +13,6 @@ Connections are kept in one pool for the process; close() ends them.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import re
 
@@ -89,9 +88,9 @@ def _check_addresses(deliveries) -> None:
 def _carrier(settings, limits, envelope):
     """The function that carries deliveries, with keyword arguments done and partial."""
     if settings.MAIL_TRANSPORT == 'smtp':
-        from TMDA.inject import smtpout
-        return lambda todo, done, partial: smtpout.send(todo, envelope, settings, limits, done,
-                                                        partial, pool.shared)
+        from TMDA.inject.smtpout import send
+        return lambda todo, done, partial: send(todo, envelope, settings, limits, done, partial,
+                                                pool.shared)
     if settings.MAIL_TRANSPORT == 'sendmail':
         from TMDA.inject import sendmail
         return lambda todo, done, partial: sendmail.send(todo, settings, limits, done, partial)
@@ -123,7 +122,7 @@ class _Progress:
             self.partial = True
             self.facts['delivered_before'] = self._delivered
             deliveries = [
-                dataclasses.replace(delivery, recipients=tuple(
+                delivery._replace(recipients=tuple(
                     one for one in delivery.recipients if one.address in missing))
                 for delivery in deliveries]
         todo = [delivery for delivery in deliveries if delivery.recipients]

@@ -76,12 +76,12 @@ class Monitor:
 
     def _answer(self, deadline: float) -> tuple[bytes, int, list[int]]:
         self._control.settimeout(max(deadline - monotonic(), 0.001))
-        octets, descriptors, _, _ = socket.recv_fds(
-            self._control, REQUEST.size, 1, ipc.CLOSE_ON_EXEC)
+        descriptors: list[int] = []
+        octets = ipc.receive_octets(self._control, REQUEST.size, descriptors)
         if len(octets) != REQUEST.size:
             raise OSError(0, 'the monitor has gone')
         action, number = REQUEST.unpack(octets)
-        return action, number, list(descriptors)
+        return action, number, descriptors
 
 
 def _discard(descriptors: list[int]) -> None:

@@ -78,11 +78,11 @@ class RootSource(AskingSource):
         super().__init__(name, seconds)
         self._questions = questions
 
-    def ask(self, user: str, password: str, client, deadline: float) -> Verdict:
+    def ask(self, user: bytes, password: bytes, client, deadline: float) -> Verdict:
         """See AskingSource, which has looked at user and password."""
         try:
             self._questions.settimeout(deadline - monotonic() + 1)
-            self._questions.send('\0'.join((user, password, client.address)).encode('utf-8'))
+            self._questions.send(b'\0'.join((user, password, client.address.encode('ascii'))))
             return Verdict(*self._questions.recv(QUESTION_LIMIT).decode('utf-8').split('\0', 1))
         except (OSError, ValueError, TypeError):
             self._questions.close()  # or a late answer would be taken for the next one's
@@ -274,6 +274,15 @@ def _owner(configdir: str, name: str) -> str:
 def envelope_limit(limits: Limits) -> int:
     """Octets of the header of the largest submit frame: JSON writes up to six for a character."""
     return ipc.SMALL + 6 * limits.command_line * limits.recipients
+
+
+def judge(path: str, name: str) -> str:
+    """What is wrong with the password file at path, whose real name is name; '' if nothing is."""
+    try:
+        build([Source('file', path)], 0, (os.geteuid(),))
+    except ConfigError as error:
+        return str(error).replace(path, name)
+    return ''
 
 
 class _Missing(SimpleNamespace):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ def run(options: Options) -> int:
     if os.geteuid() == 0:
         _load_everything()
         _become_nobody()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Control-C, and cleans up
     from TMDA.inject import transport
     with tempfile.TemporaryDirectory(prefix='tmda-demo-') as home:
         password = secrets.token_urlsafe(9)
@@ -73,6 +75,8 @@ def run(options: Options) -> int:
         except (Failed, OSError) as error:
             print('\ntmda-ofmipd: the demonstration failed: %s' % error, file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print()
         finally:
             if server is not None:
                 server.stop(5)
@@ -235,12 +239,9 @@ The daemon keeps running until you press Control-C.  In a mail client, set up an
 Messages are not delivered anywhere: what the upstream server would get is shown here.""" % (
         port, password), flush=True)
     seen = len(upstream.messages)
-    try:
-        while True:
-            for received in upstream.messages[seen:]:
-                print('\nMAIL FROM:<%s>\n%s' % (received.sender, ''.join(
-                    'RCPT TO:<%s>\n' % address for address in received.recipients)), flush=True)
-                seen += 1
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        print()
+    while True:
+        for received in upstream.messages[seen:]:
+            print('\nMAIL FROM:<%s>\n%s' % (received.sender, ''.join(
+                'RCPT TO:<%s>\n' % address for address in received.recipients)), flush=True)
+            seen += 1
+        time.sleep(0.2)

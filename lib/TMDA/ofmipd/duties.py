@@ -12,13 +12,10 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Callable
 
-from TMDA.Errors import ConfigError
 from TMDA.ofmipd import privileges
-from TMDA.ofmipd.channels import Monitor
-from TMDA.ofmipd.child import Child
-from TMDA.ofmipd.failure import StartError
+from TMDA.ofmipd.child import Child, judge
 from TMDA.ofmipd.logs import stderr_is_the_client
-from TMDA.ofmipd.network import TLS_OPTIONS, Network
+from TMDA.ofmipd.network import TLS_OPTIONS, live
 from TMDA.ofmipd.notify import Notifier
 from TMDA.ofmipd.sources import build
 
@@ -48,7 +45,8 @@ class Duties:
         self._notifier = notifier or Notifier({})
         self._started = started
         self._child = Child(assembly.rules, assembly.log)
-        self._secrets = [privileges.Secret(source.value, self.account, _judge)
+        self.serve = self._child.serve
+        self._secrets = [privileges.Secret(source.value, self.account, judge)
                          for source in assembly.rules.sources if source.kind == 'file']
         self.root_sources = {
             source: build([source], assembly.limits.source_seconds).sources[0]
@@ -64,21 +62,12 @@ class Duties:
             secret.close()
         self.load(news[1])
         news[1].close()
-        if self.account is not None:
-            privileges.become(self.account)
-        try:
-            self._life(Network(self._assembly, Monitor(control), news[0], lifeline))
-            return 0
-        except StartError as error:
-            self.log.event('process-failed', cause=error)
-            return error.status
+        privileges.become(self.account)
+        return live(self._assembly, control, news[0], lifeline, self._life)
 
     def load(self, news: socket.socket) -> None:
         """Send the network process the files that it may not open itself."""
-        try:
-            privileges.hand_over(news, self._files, self._assembly.options.log_file, self.account)
-        except OSError as error:
-            self.log.event('reload-refused', cause=error)
+        privileges.hand_over(news, self._files, self._assembly.options.log_file, self.account)
 
     def session(self, channel: socket.socket) -> None:
         """The process of a session."""
@@ -122,19 +111,6 @@ class Duties:
     def ask(self, channel: socket.socket, rooted: dict) -> bytes:
         """See Child.ask."""
         return self._child.ask(channel, rooted, {one.path: one.descriptor for one in self._secrets})
-
-    def serve(self, channel: socket.socket, octets: bytes) -> None:
-        """See Child.serve."""
-        self._child.serve(channel, octets)
-
-
-def _judge(path: str, name: str) -> str:
-    """What is wrong with the password file at path, whose real name is name; '' if nothing is."""
-    try:
-        build([('file', path)], 0, (os.geteuid(),))
-    except ConfigError as error:
-        return str(error).replace(path, name)
-    return ''
 
 
 def _let_go_of_client() -> None:

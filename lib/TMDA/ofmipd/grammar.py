@@ -28,7 +28,7 @@ _WORD = r'[^\s\x00-\x20\x7f-\x9f()<>@,;:\\"\[\]]+'
 _QUOTED = r'"(?:[^"\\\x00-\x1f\x7f-\x9f\u2028\u2029]|\\[\x20-\x7e])*"'
 _LABEL = r'[^\s\x00-\x20\x7f-\x9f()<>@,;:\\"\[\].]+'
 _DOMAIN = r'%s(?:\.%s)*' % (_LABEL, _LABEL)
-_LITERAL = r'\[[!-Z^-~]+\]'
+_LITERAL = r'\[[!-;=?-Z^-~]+\]'  # RFC 5321 4.1.3, and no angle brackets in it
 _LOCAL = r'(?:%s|%s)' % (_QUOTED, _WORD)
 _HOST = r'@(?:%s|%s)' % (_DOMAIN, _LITERAL)
 _ROUTE = r'@%s(?:,@%s)*:' % (_DOMAIN, _DOMAIN)

@@ -187,15 +187,7 @@ class Link:
     def _read(self, size: int, descriptors: list[int], deadline: float | None) -> bytes:
         pieces = []
         while size:
-            data, ancillary, flags, _ = self._try(
-                deadline, self._sock.recvmsg, min(size, BLOCK),
-                socket.CMSG_SPACE(DESCRIPTORS * 4), CLOSE_ON_EXEC)
-            for level, kind, rights in ancillary:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    found = array.array('i', rights[:len(rights) - len(rights) % 4])
-                    descriptors += found.tolist()
-            if flags & socket.MSG_CTRUNC:
-                raise Broken('too many descriptors')
+            data = self._try(deadline, receive_octets, self._sock, min(size, BLOCK), descriptors)
             if not data:
                 raise Ended
             pieces.append(data)
@@ -214,6 +206,20 @@ class Link:
             raise TimedOut from None
         except OSError as error:
             raise Ended(error.strerror) from None
+
+
+def receive_octets(sock: socket.socket, size: int, descriptors: list[int]) -> bytes:
+    """At most size octets from a socket, as recv() has them; the descriptors that came with them
+    are added to the list.  Raises Broken if there were more than DESCRIPTORS, OSError."""
+    data, ancillary, flags, _ = sock.recvmsg(size, socket.CMSG_SPACE(DESCRIPTORS * 4),
+                                             CLOSE_ON_EXEC)
+    for level, kind, rights in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found = array.array('i', rights[:len(rights) - len(rights) % 4])
+            descriptors += found.tolist()
+    if flags & socket.MSG_CTRUNC:
+        raise Broken('too many descriptors')
+    return data
 
 
 def _decode(header: bytes, kinds: tuple[str, ...]) -> Frame:

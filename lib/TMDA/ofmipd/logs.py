@@ -23,6 +23,8 @@ import stat
 import time
 from collections.abc import Callable
 
+from TMDA.ofmipd.tally import tally
+
 VALUE_LIMIT = 512   # characters of one value; replies of upstream servers are the longest
 COUNTER_LIMIT = 200  # names of counters; ours are far fewer
 
@@ -34,6 +36,7 @@ EVENTS = {
     'reloaded': (False, 'SIGHUP: certificate, password file and log file were read or opened again'),
     'reload-refused': (True, 'SIGHUP: something new is broken; the old one stays in use'),
     'counters': (True, 'SIGUSR1: how many of each event there were; now= is sessions at present'),
+    'stats-failed': (True, 'the file of --stats could not be written; tried again each minute'),
     'listening-elsewhere': (True, 'the FQDN is not an address of this host: localhost is used'),
     'key-readable': (True, 'any account of this host may read the private key'),
     'accept-paused': (True, 'descriptors, threads or memory are used up: clients wait'),
@@ -49,7 +52,7 @@ EVENTS = {
     'login': (False, 'a user has logged in'),
     'login-failed': (True, 'a wrong password or user'),
     'login-unsure': (True, 'no source of passwords said yes, and one could not tell'),
-    'message': (False, 'a message was answered'),
+    'message': (False, 'a message was answered, milliseconds= after its end'),
     'session-failed': (True, 'a fault of ours: the client got 451 or 421'),
 }
 
@@ -117,10 +120,17 @@ class Log:
 
     def event(self, name: str, session: str = '', client: str = '', user: str = '',
               **facts: object) -> None:
-        """Count the event, and write its line if it is a problem or -L asks for all."""
+        """Count the event, and write its line if it is a problem or -L asks for all.
+
+        The line of an event in a session always has client= and user=, `-` while not known.
+        """
         self.count(name)
+        for counter, number in tally(name, facts):
+            self.count(counter, number)
         problem = name in EVENTS and EVENTS[name][0]
         if problem or self.events:
+            if session:
+                client, user = client or '-', user or '-'
             self._sink(event_line(name, dict(session=session, client=client, user=user, **facts)),
                        problem)
 

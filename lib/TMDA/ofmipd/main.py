@@ -167,11 +167,17 @@ def _run(assembly, listening, notifier, detached) -> None:
     for each in listening:
         assembly.log.plain('\tListening on ' + each.name)
     prepared = process.Daemon(assembly, listening, notifier,
-                              detached.running if options.background else lambda: None)
+                              detached.running if options.background else lambda: None,
+                              _book(options))
     try:
         _serve_with_workers(prepared, options)
     finally:
         pid_file.remove()
+
+
+def _book(options: Options):
+    """Where counters are written down, None without --stats; made before anything is forked."""
+    return _part(STATISTICS, '--stats').Book(options.stats) if options.stats else None
 
 
 def _serve_with_workers(prepared, options: Options) -> None:

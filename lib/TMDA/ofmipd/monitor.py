@@ -47,43 +47,45 @@ class Monitor:
         self._seconds = seconds
         self._network = self._loader = 0     # process ids; 0 for none
         self._sessions: dict[int, int] = {}  # number -> process id
-        self._due: dict[int, float] = {}     # process id -> when it is killed
+        # Process id -> when it is killed; 0 -> when the network process is started again.
+        self._due: dict[int, float] = {}
         self._requests = b''
         self._served = self._stopping = False
         self._status = 0
-        self._wakeup = os.pipe()
-        self._lifeline = os.pipe()
-        self._news = socket.socketpair()
+        self._wakeup, self._lifeline, self._news = (socket.socketpair() for _ in range(3))
+        for sock in self._wakeup:
+            sock.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._wakeup[0], select.POLLIN)
 
     def run(self) -> int:
         """Until the end.  Returns the exit status: not 0 if the network process never served."""
-        os.set_blocking(self._wakeup[0], False)
-        os.set_blocking(self._wakeup[1], False)
-        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         for number in WATCHED:
             signal.signal(number, lambda *unused: None)
         self._start_network()
-        while self._network or self._sessions:
+        while self._network or self._sessions or self._due:
             self._wait()
-            for process, due in list(self._due.items()):
-                if time.monotonic() >= due:
-                    del self._due[process]
+            for process in [one for one, due in self._due.items() if due <= time.monotonic()]:
+                del self._due[process]
+                if process:
                     _kill(process)
+                else:
+                    self._start_network()
+        signal.set_wakeup_fd(-1)
+        for sock in (*self._wakeup, *self._lifeline, *self._news):
+            sock.close()
         return self._status
 
     def _wait(self) -> None:
         """Sleep until there is something to do, and do what came in."""
-        poll = select.poll()
-        poll.register(self._wakeup[0], select.POLLIN)
-        if self._network:
-            poll.register(self._control, select.POLLIN)
         seconds = LOOK_SECONDS if self._due else self._duties.beat()
-        for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000):
-            if descriptor == self._wakeup[0]:
-                for number in os.read(descriptor, 4096):
-                    self._take_signal(number)
-            elif self._network:
-                self._take_requests()
+        found = dict(self._poll.poll(None if seconds is None else seconds * 1000))
+        if self._network and self._control.fileno() in found:
+            self._take_requests()
+        if self._wakeup[0].fileno() in found:
+            for number in self._wakeup[0].recv(4096):
+                self._take_signal(number)
 
     def _take_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -94,7 +96,9 @@ class Monitor:
         else:
             if number in ENDING and not self._stopping:
                 self._stopping = True
-                self._due[self._network] = time.monotonic() + self._seconds
+                self._due.pop(0, None)
+                if self._network:
+                    self._end(self._network, self._seconds)
             self._signal_network(number)
 
     def _signal_network(self, number: int) -> None:
@@ -105,9 +109,9 @@ class Monitor:
 
     def _take_requests(self) -> None:
         try:
-            received = self._control.recv(4096, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
+            received = self._control.recv(4096)
+        except ConnectionResetError:  # it ended without taking all answers
+            received = b''
         if not received:
             self._signal_network(signal.SIGKILL)
         self._requests += received
@@ -118,10 +122,11 @@ class Monitor:
                 self._open(number)
             elif action == END:
                 if number in self._sessions:
-                    self._end(self._sessions[number])
-            elif action == READY and not self._served:
+                    self._end(self._sessions[number], GRACE_SECONDS)
+            elif action == READY:
+                if not self._served:
+                    self._duties.ready()
                 self._served = True
-                self._duties.ready()
             else:
                 self._signal_network(signal.SIGKILL)
                 self._requests = b''
@@ -132,22 +137,21 @@ class Monitor:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             if len(self._sessions) < self._limit:
-                process = self._fork(self._duties.session, theirs, ours.fileno())
+                process = self._fork(self._duties.session, theirs, ours)
                 if process:
                     self._sessions[number] = process
                     answer, descriptors = OPEN, [ours.fileno()]
             try:  # it waits for each answer, so there is room for this one, or it is not ours
-                socket.send_fds(self._control, [REQUEST.pack(answer, number)], descriptors,
-                                socket.MSG_DONTWAIT)
+                socket.send_fds(self._control, [REQUEST.pack(answer, number)], descriptors)
             except OSError:
                 self._signal_network(signal.SIGKILL)
 
-    def _end(self, process: int) -> None:
-        self._due.setdefault(process, time.monotonic() + GRACE_SECONDS)
+    def _end(self, process: int, seconds: float) -> None:
+        self._due.setdefault(process, time.monotonic() + seconds)
 
     # Processes
 
-    def _fork(self, life: Callable, argument, *unwanted: int) -> int:
+    def _fork(self, life: Callable, argument, *unwanted: socket.socket) -> int:
         """The process id of a new process that does life(argument); 0 if there can be none."""
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         try:
@@ -161,7 +165,7 @@ class Monitor:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
 
-    def _live(self, life: Callable, argument, unwanted: tuple[int, ...]) -> None:
+    def _live(self, life: Callable, argument, unwanted: tuple[socket.socket, ...]) -> None:
         """The whole life of a forked process; never returns."""
         status = os.EX_SOFTWARE
         try:
@@ -169,8 +173,8 @@ class Monitor:
             for number in WATCHED:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-            for descriptor in (*self._wakeup, self._lifeline[1], self._control.fileno(), *unwanted):
-                os.close(descriptor)
+            for descriptor in (*self._wakeup, self._lifeline[1], self._control, *unwanted):
+                os.close(descriptor.fileno())
             status = life(argument) or 0
         except BaseException as error:
             self._duties.log.event('process-failed', cause=repr(error))
@@ -180,9 +184,14 @@ class Monitor:
     def _start_network(self) -> None:
         self._requests = b''
         self._control, theirs = socket.socketpair()
+        self._control.setblocking(False)
+        self._poll.register(self._control, select.POLLIN)
         with theirs:
             self._network = self._fork(
-                lambda news: self._duties.network(theirs, news, self._lifeline[0]), self._news)
+                lambda news: self._duties.network(
+                    theirs, news, self._lifeline[0].fileno()), self._news)
+        if not self._network:
+            self._network_ended(os.EX_OSERR)
 
     def _reap(self) -> None:
         """Take note of processes that have ended."""
@@ -207,23 +216,22 @@ class Monitor:
     def _network_ended(self, status: int) -> None:
         """Start another one, unless this one was to end or could not begin."""
         self._network = 0
+        self._poll.unregister(self._control)
         self._control.close()
         # The next one begins to count anew.
         self._sessions = {-process: process for process in self._sessions.values()}
         for process in self._sessions.values():
-            self._end(process)
+            self._end(process, GRACE_SECONDS)
         if self._served and not self._stopping and not self._duties.once:
             self._duties.log.event('worker-died', status=status)
-            time.sleep(RESTART_SECONDS)
-            self._start_network()
+            self._end(0, RESTART_SECONDS)
         elif not self._stopping:
             self._status = status
 
 
 def _kill(process: int) -> None:
-    """End a process and its group, if it has one already."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(process, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+    """End a process and what it has started; each of ours leads a group."""
+    try:
+        os.killpg(process, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass

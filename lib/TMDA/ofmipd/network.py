@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from TMDA.ofmipd import ipc
 from TMDA.ofmipd.channels import Channels, Monitor
@@ -22,13 +22,14 @@ from TMDA.ofmipd.failure import StartError
 from TMDA.ofmipd.guard import Guard
 from TMDA.ofmipd.logs import FileSink
 from TMDA.ofmipd.notify import Notifier
+from TMDA.ofmipd.options import Options
 from TMDA.ofmipd.session import Service
 
 if TYPE_CHECKING:
     from TMDA.ofmipd.process import Daemon
     from TMDA.ofmipd.shared import SharedAssembly
 
-NEWS_LIMIT = 16  # octets of a message on the news socket, and its descriptors
+NEWS_LIMIT = 16  # octets of a message on the news socket
 TLS_OPTIONS = {'c': 'ssl_cert', 'k': 'ssl_key', 'd': 'ssl_dh'}
 
 
@@ -51,6 +52,7 @@ class Network:
         self._certificate = None
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until process.serve() waits for it
         self._log_file = _HandedFile()
+        news.setblocking(False)
         self._take_news()
 
     def service(self, tls_mode: str) -> Service:
@@ -91,15 +93,14 @@ class Network:
     def _take_news(self) -> None:
         """Read all messages that are there: letters for descriptors, and a dot."""
         while True:
+            descriptors: list[int] = []
             try:
-                letters, descriptors, _, _ = socket.recv_fds(
-                    self._news, NEWS_LIMIT, NEWS_LIMIT, socket.MSG_DONTWAIT | ipc.CLOSE_ON_EXEC)
+                letters = ipc.receive_octets(self._news, NEWS_LIMIT, descriptors)
+                if not letters:
+                    return
+                self._use(dict(zip(letters.decode('ascii'), descriptors)))
             except BlockingIOError:
                 return
-            if not letters:
-                return
-            try:
-                self._use(dict(zip(letters.decode('ascii'), descriptors)))
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
@@ -112,7 +113,18 @@ class Network:
                  for letter, option in TLS_OPTIONS.items() if letter in files}
         if paths:
             from TMDA.ofmipd.tls import Certificate
-            self._certificate = Certificate(self.options._replace(**paths))
+            self._certificate = Certificate(Options(**dict(vars(self.options), **paths)))
+
+
+def live(assembly: SharedAssembly, control: socket.socket, news: socket.socket, lifeline: int,
+         life: Callable[[Network], None]) -> int:
+    """Make a Network and call life(network); the exit status."""
+    try:
+        life(Network(assembly, Monitor(control), news, lifeline))
+    except StartError as error:
+        assembly.log.event('process-failed', cause=error)
+        return error.status
+    return 0
 
 
 class _HandedFile(FileSink):

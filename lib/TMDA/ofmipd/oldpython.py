@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a configuration that was written for Python 2 needs a change: all places, with their lines.
+"""Where a configuration that was written for Python 2 needs a change: all lines at once.
 
 When such a file is read, the first of its mistakes is reported, and the next when that is mended.
 find() lists them at once, for --check and --explain.  It knows what TMDA.Python2 knows, and looks

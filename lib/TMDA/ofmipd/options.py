@@ -111,12 +111,13 @@ OPTIONS = (
     Option('full_name', ('--name',), 'NAME', 'Setup', 'text', 'Your name.'),
     Option('address', ('--address',), 'ADDRESS', 'Setup', 'text', 'Your mail address.'),
     Option('upstream', ('--upstream',), 'HOST[:PORT]', 'Setup', 'text',
-           'The server that takes your mail. Default port: 587, with wrapper 465, without TLS 25.'),
+           'The server that takes your mail. Default port: 587; with wrapper 465, without TLS '
+           '25.'),
     Option('upstream_tls', ('--upstream-tls',), 'MODE', 'Setup', 'upstream_tls',
            'TLS to it: starttls (the default), wrapper (from the first byte) or none (the default '
            'for a server on this host).'),
     Option('upstream_login', ('--upstream-login',), 'USER', 'Setup', 'text',
-           'Your login at that server; an empty one for none.'),
+           'Your login at that server, if it wants one.'),
     Option('upstream_password_file', ('--upstream-password-file',), 'FILE', 'Setup', 'path',
            'The password for it is the first line of FILE. Default: $TMDA_UPSTREAM_PASSWORD, or '
            'it is asked.'),
@@ -320,6 +321,8 @@ def _check(options: Options) -> None:
          '--ssl and --tls need --ssl-cert and --ssl-key'),
         (options.one_session and options.workers > 1,
          '--one-session and --workers exclude each other'),
+        (options.one_session and options.stats,
+         '--one-session and --stats exclude each other'),
         *((getattr(options, name) and not any(getattr(options, other) for other in needed),
            '%s is for %s' % (_flag(name), ' and '.join(map(_flag, needed))))
           for name, needed in COMPANIONS.items()),

@@ -43,6 +43,7 @@ BLOCK = 1 << 20           # octets copied at a time
 COPY_LIMIT = 1 << 26      # octets of a file that is copied
 ANSWER_LIMIT = 4096       # octets that a forked process answers: one write(2) of a pipe
 QUESTION_LIMIT = 1 << 16  # octets of a question to a source that needs root
+LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 NOT_PERMITTED = 77        # exit status (EX_NOPERM): an account can't be had
 
 
@@ -71,29 +72,22 @@ def find(name: str, network: Account | None = None) -> Account:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
 
 
-def become(account: Account) -> None:
-    """Be that account, for good.  Whatever goes wrong ends the process."""
+def become(account: Account | None) -> None:
+    """Be that account, for good; None changes nothing.  Whatever goes wrong ends the process."""
+    if account is None:
+        return
     user, group = (account.uid,) * 3, (account.gid,) * 3
-    done = False
     try:
-        os.initgroups(account.name, account.gid)
+        groups = os.getgrouplist(account.name, account.gid)
+        os.setgroups(groups)
         os.setresgid(*group)
         os.setresuid(*user)
-        foreign = set(os.getgroups()) - set(os.getgrouplist(account.name, account.gid))
-        done = os.getresuid() == user and os.getresgid() == group and not foreign
-    finally:
-        if not done or account.uid == 0 or _can_go_back():
-            os._exit(NOT_PERMITTED)
-
-
-def _can_go_back() -> bool:
-    for way in (os.setuid, os.seteuid, lambda uid: os.setresuid(uid, uid, uid)):
-        try:
-            way(0)
-        except PermissionError:
-            continue
-        return True
-    return False
+        os.setresuid(0, 0, 0)  # must fail: it takes any of the three ids that is 0
+    except PermissionError:
+        if (account.uid != 0 and (os.getresuid(), os.getresgid()) == (user, group)
+                and set(os.getgroups()) == set(groups)):
+            return
+    os._exit(NOT_PERMITTED)
 
 
 def copy_for(account: Account | None, path: str, owners: tuple[int, ...] = ()) -> int:
@@ -179,8 +173,7 @@ class Secret:
             self.descriptor = -1
 
     def _judge(self, copy: int) -> str:
-        if self._account is not None:
-            become(self._account)
+        become(self._account)
         return self._check('/dev/fd/%d' % copy, self.path) or 'good'
 
 
@@ -190,10 +183,9 @@ def hand_over(news: socket.socket, files: dict[str, str], log_file: str,
     of their letters and a dot.  Raises OSError."""
     descriptors = [copy_for(account, path) for path in files.values()]
     if log_file:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptors.append(os.open(log_file, flags, 0o600))
-    letters = ''.join(files) + 'l' * bool(log_file) + '.'
-    socket.send_fds(news, [letters.encode('ascii')], descriptors)
+        descriptors.append(os.open(log_file, LOG_FLAGS, 0o600))
+    letters = (*files, 'l' * bool(log_file), '.')
+    socket.send_fds(news, [''.join(letters).encode('ascii')], descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
 
@@ -201,7 +193,7 @@ def hand_over(news: socket.socket, files: dict[str, str], log_file: str,
 def ask_as_root(source, channel: socket.socket) -> socket.socket:
     """Fork a process that stays root and asks a source for whoever has the socket.
 
-    A question is user, NUL, password, NUL, the client's address; the answer that of a Verdict,
+    A question is user, NUL, password, NUL, the client's address; the answer is that of a Verdict,
     NUL, its cause.  child.RootSource is the other side.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -212,18 +204,15 @@ def ask_as_root(source, channel: socket.socket) -> socket.socket:
         ours.close()
         channel.close()
         while True:
-            question = theirs.recv(QUESTION_LIMIT).decode('utf-8')
-            if not question:
-                break
-            user, password, address = question.split('\0')
-            deadline = monotonic() + source.seconds
+            user, password, address = theirs.recv(QUESTION_LIMIT).split(b'\0')
+            client, deadline = Client(address.decode('ascii')), monotonic() + source.seconds
             try:
-                verdict = source.ask(user, password, Client(address), deadline)
+                verdict = source.ask(user, password, client, deadline)
             except OSError as error:
                 verdict = Verdict(UNSURE, str(error))
             theirs.send(('%s\0%s' % (verdict.answer, verdict.cause)).encode('utf-8', 'replace'))
     finally:
-        os._exit(0)
+        os._exit(0)  # also when the asker has gone and the question is empty
 
 
 def close_all_but(*kept: int) -> None:
@@ -265,9 +254,6 @@ def session(channel: socket.socket, duties) -> None:
 
 
 def _ask(channel: socket.socket, duties) -> bytes:
-    rooted = {}
-    if duties.account is not None:
-        rooted = {spec: ask_as_root(source, channel)
-                  for spec, source in duties.root_sources.items()}
-        become(duties.account)
+    rooted = {spec: ask_as_root(source, channel) for spec, source in duties.root_sources.items()}
+    become(duties.account)
     return duties.ask(channel, rooted)

@@ -9,6 +9,7 @@ What it guarantees:
 - With -C, a client that is one too many waits in the listen queue and is not refused.
 - The acceptor never waits for a client: TLS handshake, PROXY header and everything else happen in
   the thread of the connection.
+- Of several workers, the one that has the fewest sessions takes the next (balance.py).
 - When descriptors, threads or memory run out, nobody is accepted for a while; the sessions that
   are there go on, for which some descriptors are kept in reserve.
 - stop() takes no more clients, tells sessions that wait for a command to end, lets others finish
@@ -22,8 +23,9 @@ import os
 import socket
 import socketserver
 import threading
-from time import monotonic
+from time import monotonic, sleep
 
+from TMDA.ofmipd.balance import Place, alone
 from TMDA.ofmipd.client import Client
 from TMDA.ofmipd.connection import serve
 from TMDA.ofmipd.listeners import Listening
@@ -32,6 +34,7 @@ from TMDA.ofmipd.wire import Shutdown, Wire
 
 POLL_SECONDS = 0.25   # how long an acceptor may take to see that it is to stop
 PAUSE_SECONDS = 0.25  # between two tries when descriptors are used up
+YIELD_SECONDS = 0.002  # for another worker that has fewer sessions to take a connection
 RESERVE = 8           # descriptors that a session may need when all others are used
 # Address space of a thread's stack; only what is touched takes memory.  A user's configuration runs
 # here: recursion up to Python's own limit has to fit.  One huge page (2 MiB) must not, or the
@@ -43,9 +46,10 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Gate:
     """Counts sessions and says whether another may begin.  limit 0 is no limit."""
 
-    def __init__(self, limit: int, log):
+    def __init__(self, limit: int, log, place: Place | None = None):
         self._limit = limit
         self._log = log
+        self._place = place or alone()
         self._count = 0
         self._changed = threading.Condition()
         self._reserve: list[int] = []
@@ -57,6 +61,10 @@ class Gate:
         """Sessions that there are now."""
         return self._count
 
+    def yields(self) -> bool:
+        """True if another worker has fewer sessions and should have the next one."""
+        return self._place.yields()
+
     def enter(self, seconds: float) -> bool:
         """Count one more session; False if there was no room for it within some seconds."""
         with self._changed:
@@ -66,6 +74,7 @@ class Gate:
                 self._changed.wait(PAUSE_SECONDS)
                 return False
             self._count += 1
+            self._place.record(self._count)
             return True
 
     def accepted(self) -> None:
@@ -78,6 +87,7 @@ class Gate:
         """One session less."""
         with self._changed:
             self._count -= 1
+            self._place.record(self._count)
             self._changed.notify_all()
 
     def exhausted(self, error: Exception) -> None:
@@ -139,6 +149,8 @@ class Acceptor(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> tuple:
         """Accept a connection, if there is room.  An OSError makes the caller's loop go on."""
+        if self._gate.yields():
+            sleep(YIELD_SECONDS)
         if not self._gate.enter(POLL_SECONDS):
             raise BlockingIOError
         try:
@@ -169,11 +181,13 @@ class Acceptor(socketserver.ThreadingTCPServer):
 
 
 class Server:
-    """All acceptors of a process.  service_for(tls_mode) gives the Service of a listener."""
+    """All acceptors of a process.  service_for(tls_mode) gives the Service of a listener; place is
+    that of a worker."""
 
-    def __init__(self, listening: list[Listening], service_for, limit: int, networks: tuple, log):
+    def __init__(self, listening: list[Listening], service_for, limit: int, networks: tuple, log,
+                 place: Place | None = None):
         self._log = log
-        self._gate = Gate(limit, log)
+        self._gate = Gate(limit, log, place)
         self._shutdown = Shutdown()
         self._acceptors = [
             Acceptor(sock, service_for(each.tls_mode), self._gate, networks, self._shutdown)

@@ -31,6 +31,7 @@ from TMDA.ofmipd.client import Client
 from TMDA.ofmipd.datareader import TOO_BIG, DataReader, read_data
 from TMDA.ofmipd.guard import Guard
 from TMDA.ofmipd.login import Login
+from TMDA.ofmipd.tally import code_label
 from TMDA.ofmipd.trouble import fault
 from TMDA.ofmipd.wire import Disconnected, Interrupted, LineTooLong, TimedOut, Wire, WireError
 
@@ -146,6 +147,7 @@ class Session:
             raise
         except Exception as error:
             answer = self._internal_error(error)
+            self._errors += 1  # or a fault that comes back at once would come back for ever
         if answer is not None:
             self._say(answer)
             self._count_error(answer)
@@ -188,6 +190,8 @@ class Session:
         octets = _ENCODED.get(answer) or answer.to_bytes()
         if self._service.log.tracing:
             self._service.log.trace(self.id, 'S', octets)
+        if answer.code >= 400:
+            self._service.log.count('refusals.' + code_label(answer.code))
         if answer.code == 421:
             self._ended = self._linger = True
         elif answer.close:
@@ -207,10 +211,11 @@ class Session:
             return
         if self._login.failures >= self._limits.login_failures:
             self._end('4.7.0', 'too many failed logins')
-        elif answer.code in ERRORS:
+            return
+        if answer.code in ERRORS:
             self._errors += 1
-            if self._errors >= self._limits.bad_commands:
-                self._end('4.7.0', 'too many errors')
+        if self._errors >= self._limits.bad_commands:
+            self._end('4.7.0', 'too many errors')
 
     def _internal_error(self, error: BaseException) -> Reply:
         """Log what went wrong; the client learns only where to look."""
@@ -317,6 +322,7 @@ class Session:
         try:
             with Spool(self._limits.spool_memory) as spool:
                 text = read_data(self._wire, spool, self._limits)
+                received_at = monotonic()
                 transaction.spool = spool
                 outcome = self._submit(transaction, text)
         except WireError:
@@ -326,7 +332,7 @@ class Session:
             return self._internal_error(error)._replace(close=True)
         finally:
             self._wire.interruptible = True
-        self._report(transaction, text, outcome)
+        self._report(transaction, text, outcome, monotonic() - received_at)
         if outcome.reply.success:
             self._errors = 0
         return outcome.reply
@@ -346,11 +352,13 @@ class Session:
         except BaseException as error:  # a user's code may raise anything, SystemExit included
             return Outcome(self._internal_error(error), {'cause': 'internal error'})
 
-    def _report(self, transaction: Transaction, text: DataReader, outcome: Outcome) -> None:
+    def _report(self, transaction: Transaction, text: DataReader, outcome: Outcome,
+                seconds: float) -> None:
         answer = outcome.reply
         facts = {'sender': transaction.sender, 'recipients': len(transaction.recipients),
                  'size': text.size,
-                 'reply': '%d %s %s' % (answer.code, answer.enhanced, answer.text)}
+                 'reply': '%d %s %s' % (answer.code, answer.enhanced, answer.text),
+                 'milliseconds': round(seconds * 1000)}
         facts.update(outcome.facts)
         self._event('message', **facts)
 

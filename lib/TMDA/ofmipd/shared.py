@@ -118,5 +118,7 @@ def _preload() -> None:
     """Load what sessions will need, and keep it on pages that no process has to copy."""
     for name in PRELOADED:
         __import__(name)
+    os.getgrouplist('root', 0)  # has the C library load what it asks for groups
+    '\u2028'.encode('unicode_escape')
     gc.collect()
     gc.freeze()

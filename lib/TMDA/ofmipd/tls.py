@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 import ssl
-import sys
 
 from TMDA.ofmipd.failure import CONFIG, StartError, UsageError
 
-# Python 3.9's own list still has RSA key transport and CBC suites; later versions' have not.
-CIPHERS_39 = '@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!aDSS'
+# Forward secrecy and AEAD only.  Python's own list is that strict since 3.10, but Debian builds its
+# Python with OpenSSL's, which has RSA key transport and PSK.  !PSK: ECDHE+AESGCM names PSK suites too.
+CIPHERS = '@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!aDSS:!PSK'
 
 
 class Certificate:
@@ -51,10 +51,7 @@ def make_context(options) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= (ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
                         | ssl.OP_NO_RENEGOTIATION)
-    if sys.version_info < (3, 10):
-        context.set_ciphers(CIPHERS_39)
-    if options.ciphers:
-        _choose_ciphers(context, options.ciphers)
+    _choose_ciphers(context, options.ciphers or CIPHERS)
     _load_certificate(context, options.ssl_cert, options.ssl_key)
     if options.ssl_dh:
         _load_parameters(context, options.ssl_dh)

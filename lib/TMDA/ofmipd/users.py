@@ -49,6 +49,16 @@ def is_shared(options: Options) -> bool:
     return os.geteuid() == 0 or bool(options.configdir or options.vhome_script)
 
 
+def password_owners(options: Options) -> tuple[int, ...]:
+    """Who may own a password file: we, or as root also the account of the network side."""
+    if os.geteuid() != 0:
+        return (os.geteuid(),)
+    try:
+        return 0, pwd.getpwnam(options.username).pw_uid
+    except KeyError:
+        return (0,)
+
+
 def find_logins(options: Options, listed: Iterable[str]) -> list[str]:
     """The users with files of their own: --login's; else everybody that can be known.
 
@@ -65,16 +75,22 @@ def find_logins(options: Options, listed: Iterable[str]) -> list[str]:
         return sorted(set(listed) | set(_configured_accounts() if others else ()))
     accounts = Accounts('', os.environ)
     homes: dict[str, str] = {}
-    for login in [own_login(), *sorted(listed)]:
-        homes.setdefault(accounts.user(login).config_file, login)
+    for login in sorted(filter(_is_login, listed)) or [own_login()]:
+        try:
+            homes.setdefault(accounts.user(login).config_file, login)
+        except ReplyError:
+            homes.setdefault('', login)  # without a home: inspect() says so
     return list(homes.values())
 
 
-def _directories(configdir: str) -> Iterable[str]:
-    with os.scandir(configdir) as entries:
-        for entry in entries:
-            if entry.is_dir() and _is_login(entry.name):
-                yield entry.name
+def _directories(configdir: str) -> list[str]:
+    """The names of all DIR/<user>/config; none if there is no such directory, as check says."""
+    try:
+        names = os.listdir(configdir)
+    except OSError:
+        return []
+    return [name for name in names
+            if _is_login(name) and os.path.isfile(os.path.join(configdir, name, 'config'))]
 
 
 def _is_login(name: str) -> bool:

@@ -6,8 +6,8 @@ them has a thread, replaces one that dies (later and later if that keeps happeni
 signals on, and ends when all workers have ended.  A worker whose parent is gone ends, too: it
 sees its lifeline, a pipe that only the parent holds open, closed.
 
-A connection goes to whichever worker takes it first; each worker has its own share of -C and its
-own memory of failed logins.
+A connection goes to the worker that has the fewest (balance.py); each worker has its own share of
+-C and its own memory of failed logins.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import signal
 from time import monotonic
 from typing import Callable
 
+from TMDA.ofmipd.balance import Balance
 from TMDA.ofmipd.daemon import ENDING, WATCHED, Signals
 from TMDA.ofmipd.failure import SOFTWARE
 from TMDA.ofmipd.listeners import close_all
@@ -133,15 +134,16 @@ class Workers:
 def supervise(daemon: Daemon, number: int, connections: int) -> None:
     """Run workers until a signal to end, and until they have ended."""
     quiet = daemon._replace(notifier=Notifier({}), started=lambda: None)
+    balance = Balance(number)
 
     def work(index: int, lifeline: int) -> None:
-        serve(quiet, share(connections, number, index), lifeline)
+        serve(quiet, share(connections, number, index), lifeline, balance.place(index))
 
     signals = Signals(WATCHED + (signal.SIGCHLD,))
     workers = Workers(number, work, signals, daemon.assembly.log)
+    daemon.started()  # before the workers are forked, so that they let go of the terminal, too
     workers.start()
     daemon.notifier.ready()
-    daemon.started()
     _until_ended(daemon, signals, workers)
     daemon.notifier.stopping()
     close_all(daemon.listening)
