@@ -126,7 +126,12 @@ class FakeLog:
 
 
 def make_service(backend=None, log=None, limits=None, **options) -> Service:
-    """A Service for tests; limits is a dict of what differs, without login delays by default."""
+    """A Service for tests; limits is a dict of what differs, without login delays by default.
+
+    dsn: whether it says that the transport carries DSN.
+    """
+    dsn = bool(options.pop('dsn', False))
+    options['carries_dsn'] = lambda: dsn
     values = Limits(**dict({'login_delay': 0}, **(limits or {})))
     return Service(HOSTNAME, backend or FakeBackend(), values, Guard(values), log or FakeLog(),
                    **options)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kept upstream connections: which is taken, how many are kept and for how long."""
 import socket
+import time
 
 import pytest
 
@@ -178,3 +179,18 @@ def test_pool_reset_failed_shows_as_lost(links, upstream, behavior):
         link.start([MAIL, RCPT])
         link.finish()
     assert not link.answered and not caught.value.timed_out
+
+
+def test_pool_knows_whether_its_servers_carry_dsn():
+    class Idle:
+        idle_since = time.monotonic()
+
+        def __init__(self, *features):
+            self.features = dict.fromkeys(features, '')
+
+    pool = Pool()
+    assert not pool.carries_dsn
+    pool._idle = [Idle('dsn', 'size'), Idle('dsn')]
+    assert pool.carries_dsn
+    pool._idle.append(Idle('size'))
+    assert not pool.carries_dsn

@@ -25,6 +25,12 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: list[Link] = []  # in the order in which they came back
 
+    @property
+    def carries_dsn(self) -> bool:
+        """True while there are idle connections and all their servers have offered DSN."""
+        with self._lock:
+            return bool(self._idle) and all('dsn' in link.features for link in self._idle)
+
     def take(self, peer: Peer) -> Link | None:
         """A connection to peer that is alive as far as can be seen, or None."""
         while True:

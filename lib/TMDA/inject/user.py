@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Mapping, NamedTuple
 
 
-@dataclass(frozen=True)
-class User:
+class User(NamedTuple):
     """A login and where its TMDA files are.
 
     environ is the environment that belongs to this user's messages (HOME, LOGIN, ...); it stands
@@ -17,4 +17,7 @@ class User:
     login: str
     home: str
     config_file: str
-    environ: dict = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        return 'User(%r, %r, %r)' % self[:3]  # the environment may hold secrets

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 from TMDA.Errors import ConfigError
 from TMDA.ofmipd.accounts import Accounts, own_home
@@ -48,7 +49,8 @@ class Assembly:
         """What all sessions of a listener with this TLS mode share."""
         return Service(hostname=self.hostname, backend=self._backend, limits=self.limits,
                        guard=self._guard, log=self.log, tls_mode=tls_mode,
-                       tls_context=self.certificate if tls_mode else None)
+                       tls_context=self.certificate if tls_mode else None,
+                       carries_dsn=_upstream_carries_dsn)
 
     def reload(self) -> None:
         """Read certificate and password file again and follow a renamed log file.
@@ -77,6 +79,12 @@ def fqdn() -> str:
     except OSError:
         return name
     return next((known for known in [canonical] + aliases if '.' in known), canonical)
+
+
+def _upstream_carries_dsn() -> bool:
+    """Whether DSN may be offered: we know only by the connections that earlier messages left."""
+    pool = sys.modules.get('TMDA.inject.pool')  # not imported before the first message
+    return pool is not None and pool.shared.carries_dsn
 
 
 def check_paths(options: Options) -> None:

@@ -10,8 +10,7 @@ session answers 4xx.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from TMDA.inject.envelope import Envelope, Recipient
 from TMDA.inject.reply import Outcome, reply
@@ -24,16 +23,14 @@ WRONG_LOGIN = reply(535, '5.7.8', 'Authentication failed')
 CANNOT_TELL = reply(454, '4.7.0', 'Temporary authentication failure')
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """Who has logged in.  server_signature is for SCRAM only (RFC 5802 3)."""
 
     login: str
     user: User
-    server_signature: bytes = field(default=b'', repr=False)
+    server_signature: bytes = b''
 
 
-@dataclass
 class Transaction:
     """One message on its way in: from MAIL to RSET or to the answer to DATA (RFC 5321 3.3).
 
@@ -41,15 +38,17 @@ class Transaction:
     when the text has been read, and the spool is closed when submit() has returned.
     """
 
-    sender: str
-    body: str = ''
-    smtputf8: bool = False
-    ret: str = ''
-    envid: str = ''
-    recipients: list[Recipient] = field(default_factory=list)
-    spool: Spool | None = None
-    received: str = ''
-    session: str = ''
+    def __init__(self, sender: str, body: str = '', smtputf8: bool = False, ret: str = '',
+                 envid: str = '', session: str = ''):
+        self.sender = sender
+        self.body = body
+        self.smtputf8 = smtputf8
+        self.ret = ret
+        self.envid = envid
+        self.session = session
+        self.recipients: list[Recipient] = []
+        self.spool: Spool | None = None
+        self.received = ''
 
     def envelope(self) -> Envelope:
         """The envelope as it stands now."""

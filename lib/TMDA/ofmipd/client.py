@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _IPV4_MAPPED = '::ffff:'  # RFC 4291 2.5.5.2: an IPv4 client of a socket that listens on IPv6
 
 
-@dataclass
-class Client:
+class Client(NamedTuple):
     """Addresses are numeric and '' where unknown; name is what reverse DNS said, or ''."""
 
     address: str = ''

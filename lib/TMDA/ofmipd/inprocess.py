@@ -8,7 +8,7 @@ runs inside the child of a session, after the child has become the user (child.p
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from TMDA.inject.limits import Limits
 from TMDA.inject.reply import Outcome, ReplyError, reply
@@ -22,8 +22,7 @@ OVER_QUOTA = reply(450, '4.7.1', 'Your quota for outgoing mail is used up; try a
 NO_QUOTA_ANSWER = reply(451, '4.3.0', 'Your quota for outgoing mail could not be checked')
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """What the command line asks for each message: --pure-proxy and --throttle-script."""
 
     pure_proxy: bool = False

@@ -20,8 +20,6 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import hashlib
-import hmac
 import os
 import re
 from typing import Tuple
@@ -44,6 +42,7 @@ ScramKeys = Tuple[bytes, bytes]  # StoredKey and ServerKey of RFC 5802 section 3
 
 def equal(one: bytes, other: bytes) -> bool:
     """Whether both are the same, in a time that depends on neither's content nor on the match."""
+    import hmac
     return hmac.compare_digest(hmac.digest(_KEY, one, 'sha256'),
                                hmac.digest(_KEY, other, 'sha256'))
 
@@ -110,6 +109,7 @@ class Scrypt:
         self._digest = digest
 
     def check(self, password: str) -> bool | None:
+        import hashlib
         if not hasattr(hashlib, 'scrypt'):
             return None
         return equal(_scrypt(password, self._salt, self._cost, len(self._digest)), self._digest)
@@ -132,6 +132,7 @@ class Crypt:
 
 
 def _scrypt(password: str, salt: bytes, cost: tuple, size: int) -> bytes:
+    import hashlib
     power, blocks, lanes = cost
     return hashlib.scrypt(octets(password), salt=salt, n=1 << power, r=blocks, p=lanes,
                           maxmem=2 * SCRYPT_MEMORY_LIMIT, dklen=size)

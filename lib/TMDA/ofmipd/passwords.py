@@ -19,8 +19,6 @@ users have those too, made from their name and a key that stays the same.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import stat
 import threading
@@ -52,7 +50,7 @@ def _salt_key() -> bytes:
             seed = file.read(64).strip()
     except OSError:
         seed = b''
-    return hashlib.sha256(b'tmda-ofmipd salts ' + (seed or os.urandom(32))).digest()
+    return b'tmda-ofmipd salts ' + (seed or os.urandom(32))
 
 
 class Found(NamedTuple):
@@ -73,6 +71,7 @@ class Users:
         self.scram = all(entry.scram for entry in entries.values())
 
     def _derived(self, purpose: bytes, user: str) -> bytes:
+        import hmac
         return hmac.digest(self._salt_key, purpose + octets(user_key(user)), 'sha256')
 
     def find(self, user: str) -> Found:

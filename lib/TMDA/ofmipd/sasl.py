@@ -23,16 +23,14 @@ without SASLprep.
 from __future__ import annotations
 
 import binascii
-import hashlib
-import hmac
+import os
 import re
-import secrets
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NONCE_OCTETS = 18
+SHA256_SIZE = 32
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
 _BASE64 = re.compile(rb'(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z')
 _MD5_HEX = re.compile(r'[0-9a-f]{32}\Z')
@@ -65,12 +63,14 @@ class Verify(NamedTuple):
     credentials: object
 
 
-@dataclass(frozen=True)
-class Password:
+class Password(NamedTuple):
     """From PLAIN and LOGIN."""
 
     user: str
-    password: str = field(repr=False)
+    password: str
+
+    def __repr__(self) -> str:
+        return 'Password(%r)' % self.user
 
     @property
     def octets(self) -> bytes:
@@ -78,31 +78,38 @@ class Password:
         return self.password.encode('utf-8', 'surrogateescape')
 
 
-@dataclass(frozen=True)
-class CramMD5:
+class CramMD5(NamedTuple):
     """From CRAM-MD5: digest is the client's HMAC-MD5 of challenge in lower-case hex."""
 
     user: str
-    challenge: bytes = field(repr=False)
-    digest: str = field(repr=False)
+    challenge: bytes
+    digest: str
+
+    def __repr__(self) -> str:
+        return 'CramMD5(%r)' % self.user
 
     def matches(self, password: str) -> bool:
         """True when the client knows that password."""
+        import hmac
         key = password.encode('utf-8', 'surrogateescape')
         expected = hmac.new(key, self.challenge, 'md5').hexdigest()
         return hmac.compare_digest(expected.encode('ascii'), self.digest.encode('ascii'))
 
 
-@dataclass(frozen=True)
-class Scram:
+class Scram(NamedTuple):
     """From SCRAM-SHA-256: proof is the client's ClientProof over auth_message (RFC 5802 3)."""
 
     user: str
-    auth_message: bytes = field(repr=False)
-    proof: bytes = field(repr=False)
+    auth_message: bytes
+    proof: bytes
+
+    def __repr__(self) -> str:
+        return 'Scram(%r)' % self.user
 
     def matches(self, stored_key: bytes) -> bool:
         """True when the client knows the password that stored_key was made from."""
+        import hashlib
+        import hmac
         signature = _hmac(stored_key, self.auth_message)
         client_key = bytes(a ^ b for a, b in zip(signature, self.proof))
         return hmac.compare_digest(hashlib.sha256(client_key).digest(), stored_key)
@@ -114,6 +121,7 @@ class Scram:
 
 def scram_keys(password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes]:
     """(stored key, server key) of a password (RFC 5802 3); expensive on purpose."""
+    import hashlib
     salted = hashlib.pbkdf2_hmac('sha256', password.encode('utf-8', 'surrogateescape'), salt,
                                  iterations)
     stored = hashlib.sha256(_hmac(salted, b'Client Key')).digest()
@@ -154,7 +162,7 @@ def cram_md5(initial: bytes | None, hostname: str) -> Generator:
     """CRAM-MD5: a challenge that is never used twice, answered with user and HMAC."""
     if initial is not None:
         raise Malformed('CRAM-MD5 has no initial response')
-    challenge = ('<%d.%d@%s>' % (secrets.randbits(64), time.time(), hostname)).encode('utf-8')
+    challenge = ('<%d.%d@%s>' % (int.from_bytes(os.urandom(8), 'big'), time.time(), hostname)).encode('utf-8')
     name, _, digest = (yield Challenge(challenge)).rpartition(b' ')
     digest_text = digest.decode('ascii', 'replace').lower()
     if not _MD5_HEX.match(digest_text):
@@ -167,7 +175,7 @@ def scram_sha_256(initial: bytes | None, hostname: str) -> Generator:
     first = (yield Challenge(b'')) if initial is None else initial
     header, bare, user, client_nonce = _client_first(first)
     salt, iterations = yield Lookup(user)
-    nonce = client_nonce + encode_base64(secrets.token_bytes(NONCE_OCTETS)).decode('ascii')
+    nonce = client_nonce + encode_base64(os.urandom(NONCE_OCTETS)).decode('ascii')
     server_first = 'r=%s,s=%s,i=%d' % (nonce, encode_base64(salt).decode('ascii'), iterations)
     final = _text((yield Challenge(server_first.encode('ascii'))))
     without_proof, _, proof = final.rpartition(',p=')
@@ -219,7 +227,7 @@ def _saslname(text: str) -> str:
 
 def _proof(text: str) -> bytes:
     proof = decode_base64(text.encode('utf-8'))
-    if len(proof) != hashlib.sha256().digest_size:
+    if len(proof) != SHA256_SIZE:
         raise Malformed('SCRAM: proof')
     return proof
 
@@ -253,4 +261,5 @@ def _check_identity(authorization: str, user: str) -> None:
 
 
 def _hmac(key: bytes, message: bytes) -> bytes:
-    return hmac.new(key, message, 'sha256').digest()
+    import hmac
+    return hmac.digest(key, message, 'sha256')

@@ -18,9 +18,8 @@ session-failed, disconnect.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from time import monotonic
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from TMDA.inject.limits import Limits
 from TMDA.inject.reply import Outcome, Reply, ReplyError, reply
@@ -58,13 +57,12 @@ TLS_BROKEN = reply(454, '4.7.0', 'TLS is not available now')
 _ENCODED = {answer: answer.to_bytes() for answer in (OK, SENDER_OK, RECIPIENT_OK, GO_AHEAD, BYE)}
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(NamedTuple):
     """What all sessions of a listener share.
 
     tls_mode is '', 'ssl' (TLS from the first octet), 'optional', 'localoptional' or 'on';
-    tls_context() returns the ssl.SSLContext of the moment.  dsn: the transport carries RFC 3461.
-    log is a logs.Log.
+    tls_context() returns the ssl.SSLContext of the moment.  carries_dsn() says whether the
+    transport would pass RFC 3461's parameters on now.  log is a logs.Log.
     """
 
     hostname: str
@@ -74,7 +72,7 @@ class Service:
     log: object
     tls_mode: str = ''
     tls_context: Callable | None = None
-    dsn: bool = False
+    carries_dsn: Callable[[], bool] = bool  # which says no
 
 
 class Session:
@@ -90,6 +88,7 @@ class Session:
         self._limits = service.limits
         self._helo = ''
         self._extended = False
+        self._dsn = False  # offered in the last EHLO
         self._errors = 0
         self._ended = False
         self._linger = False
@@ -232,6 +231,7 @@ class Session:
     def do_helo(self, argument: bytes) -> Reply:
         """RFC 5321 4.1.1.1: begins anew; a login stays."""
         self._greet(argument, False)
+        self._dsn = False
         return reply(250, '', self._service.hostname)
 
     def do_ehlo(self, argument: bytes) -> Reply:
@@ -244,7 +244,8 @@ class Session:
         mechanisms = self._login.mechanisms()
         if mechanisms and not self._tls_missing():
             lines.append('AUTH ' + ' '.join(mechanisms))
-        if self._service.dsn:
+        self._dsn = self._service.carries_dsn()
+        if self._dsn:
             lines.append('DSN')
         return reply(250, '', *lines)
 
@@ -299,7 +300,7 @@ class Session:
 
     def do_mail(self, argument: bytes) -> Reply:
         """RFC 5321 4.1.1.2; RFC 1870 6.1 for SIZE."""
-        mail = grammar.parse_mail(argument, self._service.dsn)
+        mail = grammar.parse_mail(argument, self._dsn)
         if mail.size > self._limits.message_size:
             return TOO_BIG
         self.transaction = Transaction(mail.sender, mail.body, mail.smtputf8, mail.ret, mail.envid,
@@ -308,7 +309,7 @@ class Session:
 
     def do_rcpt(self, argument: bytes) -> Reply:
         """RFC 5321 4.1.1.3; 4.5.3.1.10 for too many."""
-        recipient = grammar.parse_rcpt(argument, self.transaction.smtputf8, self._service.dsn)
+        recipient = grammar.parse_rcpt(argument, self.transaction.smtputf8, self._dsn)
         if len(self.transaction.recipients) >= self._limits.recipients:
             return TOO_MANY_RECIPIENTS
         self.transaction.recipients.append(recipient)
