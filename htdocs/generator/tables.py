@@ -22,14 +22,21 @@ SECTIONS = {
     'addresses': 'RECIPIENT_DELIMITER',
     'keys': 'CRYPT_KEY_FILE',
 }
-_QUOTED = re.compile(r'\$[A-Z_]+|(?<![\w/])[~/][\w/.~-]+|-{1,2}[A-Za-z][\w-]*|%s|/<login>')
+# What is shown as code in a sentence of a table.
+_QUOTED = re.compile(r'\$[A-Z_]+|(?:DIR|~|(?<![\w>/]))/[\w/.<>~-]*\w|~\w+/[\w/.-]*\w'
+                     r'|(?<![\w-])-{1,2}[A-Za-z0-9][\w-]*|%s')
 
 
 # HTML
 
 def _html(text: str) -> str:
     """A sentence of a table: options, paths and $VARIABLES in it as code."""
-    return _QUOTED.sub(lambda found: '<code>%s</code>' % found[0], html.escape(text, quote=False))
+    pieces, position = [], 0
+    for found in _QUOTED.finditer(text):
+        pieces += [html.escape(text[position:found.start()], quote=False),
+                   '<code>%s</code>' % html.escape(found[0], quote=False)]
+        position = found.end()
+    return ''.join(pieces) + html.escape(text[position:], quote=False)
 
 
 def options(argument: str) -> str:

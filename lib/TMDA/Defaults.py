@@ -32,8 +32,6 @@ USER_FILE = '~/.tmda/config'
 
 _OUTGOING = {name: variable for name, variable in VARIABLES.items() if variable.direction == 'out'}
 _FROM_ENVIRON = tuple(variable for variable in VARIABLES.values() if variable.environ)
-_CONSTANTS = {name: variable.default for name, variable in _OUTGOING.items()
-              if not callable(variable.default) and not isinstance(variable.default, list)}
 
 
 class Namespace(dict):
@@ -124,12 +122,8 @@ class Settings:
         return MessageOs.expand_home(path, self.home)
 
     def complete(self) -> None:
-        """The configuration has run: what it set and what is constant become plain attributes.
-
-        A message asks for some thirty variables; by way of the namespace each would cost 1 us.
-        """
+        """The configuration has run: what it set becomes plain attributes."""
         self.namespace.complete = True
-        self.__dict__.update(_CONSTANTS)
         self.__dict__.update({name: value for name, value in self.namespace.items()
                               if name in _OUTGOING})
 
@@ -137,6 +131,13 @@ class Settings:
         """Compute every variable; raises ConfigError for the first that can't be."""
         for name in _OUTGOING:
             getattr(self, name)
+
+
+# Defaults that need no computing are attributes of the class: a message asks for some thirty
+# variables, and by way of the namespace each would cost 1 us.
+for _name, _variable in _OUTGOING.items():
+    if not callable(_variable.default):
+        setattr(Settings, _name, _variable.default)
 
 
 def load(environ: Mapping[str, str], config_file: Optional[str] = None,
@@ -163,12 +164,12 @@ def load(environ: Mapping[str, str], config_file: Optional[str] = None,
     if status is not None:
         ConfigFile.execute(global_file, status, owners, namespace)
         _check(settings, 'TMDARC', 'CONFIG_EXEC')
-    path = config_file or settings.environ.get('TMDARC') or settings.TMDARC or USER_FILE
+    path = config_file or settings.environ.get('TMDARC') or namespace['TMDARC'] or USER_FILE
     settings.config_file = path = settings.expand(path)
     status = ConfigFile.find(path, owners)
     if status is not None:
         settings.config_found = True
-        read = ConfigFile.execute if settings.CONFIG_EXEC else ConfigFile.read_ini
+        read = ConfigFile.execute if namespace['CONFIG_EXEC'] else ConfigFile.read_ini
         read(path, status, owners, namespace)
     for variable in _FROM_ENVIRON:
         if namespace.environ.get(variable.environ):

@@ -46,6 +46,16 @@ def interval_seconds(text: str) -> int:
     return int(found.group(1)) * _UNITS[found.group(2)]
 
 
+def remembered(kind: Kind) -> Kind:
+    """kind, asked once for each text: each message brings the same ones."""
+    known = functools.lru_cache(maxsize=256)(kind)
+
+    @functools.wraps(kind)
+    def check(value: Any, home: str) -> Any:
+        return known(value, home) if type(value) is str else kind(value, home)
+    return check
+
+
 def anything(value: Any, home: str) -> Any:
     """any object"""
     return value
@@ -60,6 +70,7 @@ def text(value: Any, home: str) -> str:
     raise ValueError(f'must be a text, not {type(value).__name__}')
 
 
+@remembered
 def line(value: Any, home: str) -> str:
     """text of one line"""
     # What a configuration reads from a file or a command ends with a newline.
@@ -69,6 +80,7 @@ def line(value: Any, home: str) -> str:
     return value
 
 
+@remembered
 def address_part(value: Any, home: str) -> str:
     """one side of an address"""
     value = line(value, home)
@@ -85,6 +97,7 @@ def delimiter(value: Any, home: str) -> str:
     return value
 
 
+@remembered
 def path(value: Any, home: str) -> str:
     """file name; ~ is the user's home, and relative names begin there"""
     try:
@@ -131,6 +144,7 @@ def choice(*words: str) -> Kind:
     """Make the kind that is one of `words`, in any case."""
     names = ', '.join(words[:-1]) + ' or ' + words[-1]
 
+    @remembered
     def check(value: Any, home: str) -> str:
         word = str(value).strip().lower()
         if word not in words:
@@ -179,6 +193,7 @@ def interval(value: Any, home: str) -> str:
     return value
 
 
+@remembered
 def host_port(value: Any, home: str) -> str:
     """HOST or HOST:PORT; IPv6 addresses in brackets"""
     value = line(value, home)
