@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""contrib/dot-tmda: the files that --setup makes, as an example (TMDA.ofmipd.starter has the texts)."""
+"""contrib/dot-tmda: the files that --setup makes, as an example.  TMDA.ofmipd.starter has them."""
 from TMDA.ofmipd import starter
 
 EXAMPLE = starter.Answers(name='Chloe Example', address='chloe@example.net',

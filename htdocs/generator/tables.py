@@ -6,6 +6,7 @@ says which rows are meant: a group of options, a section of variables.
 """
 import html
 import re
+import textwrap
 
 from TMDA.inject.limits import LIMITS
 from TMDA.ofmipd.logs import EVENTS
@@ -64,7 +65,7 @@ def limits(page: str) -> str:
             place, row.option.lstrip('-'), row.option) if row.option else ''
         lines.append('<tr id="limit-%s"><td><code>%s</code></td><td class="number">%s</td><td>%s'
                      '</td><td>%s</td></tr>' % (row.name, row.name, _amount(row),
-                                                html.escape(row.meaning, quote=False), option))
+                                                _html(row.meaning), option))
     return '\n'.join(lines + ['</table></div>'])
 
 
@@ -124,8 +125,8 @@ def events() -> str:
              '<tr><th>Event</th><th>Logged</th><th>Meaning</th></tr>']
     for name, (problem, meaning) in EVENTS.items():
         lines.append('<tr><td><a href="#event-%s"><code>%s</code></a></td><td>%s</td><td>%s</td>'
-                     '</tr>' % (name, name, 'always' if problem else 'with -L, -d',
-                                html.escape(meaning, quote=False)))
+                     '</tr>' % (name, name, 'always' if problem else '<code>-L</code>',
+                                _html(meaning)))
     return '\n'.join(lines + ['</table></div>'])
 
 
@@ -181,9 +182,10 @@ def roff(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Prose: hyphens inside words stay hyphens."""
-    escaped = roff(text)
-    return re.sub(r'(?<=[a-z])\\-(?=[a-z])', '-', escaped)
+    """Prose: hyphens inside words stay hyphens; lines of a length to be read."""
+    escaped = re.sub(r'(?<=[a-z])\\-(?=[a-z])', '-', roff(text))
+    lines = textwrap.wrap(escaped, 79, break_long_words=False, break_on_hyphens=False)
+    return '\n'.join('\\&' + line if line[:1] == '.' else line for line in lines)
 
 
 def _bold(text: str) -> str:

@@ -63,7 +63,7 @@ class Scheme(NamedTuple):
         """The whole code of `data`."""
         if self.algorithm.startswith('p2'):
             return _slow_digest(self, data)
-        return hmac.new(self.key, data, self.algorithm).digest()
+        return hmac.digest(self.key, data, self.algorithm)
 
     def hex(self, digest: bytes) -> str:
         """The form of 1.1."""

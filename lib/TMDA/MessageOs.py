@@ -27,7 +27,7 @@ class _View(ModuleType):
     """A module in which some names are replaced; the others are the real one's."""
 
     def __init__(self, module: ModuleType, **replaced: Any) -> None:
-        super().__init__(module.__name__, module.__doc__)
+        super().__init__(module.__name__, module.__doc__)  # Python 3.9 has no __dict__ before
         self.__dict__.update(replaced, _real=module)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Faults by the hundred: run starts a storm (storm.py) against the program and counts what was lost."""
+"""Faults by the hundred: run starts a storm (storm.py) and counts what was lost."""

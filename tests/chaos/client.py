@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A mail client in a storm: sends numbered messages, tries again what was not definitely answered."""
+"""A mail client in a storm: numbered messages, and another try for what was not answered."""
 from __future__ import annotations
 
 import base64

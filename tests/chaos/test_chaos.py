@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A short storm for each mode, and the books that tell whether anything was lost."""
+import sys
+from types import ModuleType
+
 import pytest
 
 from chaos.ledger import NONE, Arrival, Ledger
 from chaos.storm import MODES, Plan, Storm
 from support.daemon import needs_account
+from TMDA.ofmipd import assembly
 
 BOB, ANN = 'bob@example.org', 'ann@example.org'
 
@@ -42,7 +46,8 @@ def test_ledger_finds_the_problem(answers, arrivals, problem):
         ledger.answered(1, attempt, code)
     for recipient, attempt, told in arrivals:
         ledger.arrived(1, [recipient], Arrival(attempt, told), True)
-    assert [name for name, found in ledger.problems().items() if found] == [problem] * bool(problem)
+    found = [name for name, serials in ledger.problems().items() if serials]
+    assert found == [problem] * bool(problem)
 
 
 def test_ledger_finds_what_was_altered():
@@ -51,3 +56,11 @@ def test_ledger_finds_what_was_altered():
     ledger.answered(1, 1, 250)
     ledger.arrived(1, [BOB], Arrival(1, True), False)
     assert ledger.problems()['altered'] == [1]
+
+
+# What storms have found
+
+def test_pool_that_another_thread_is_importing_is_none(monkeypatch):
+    """A session's first EHLO while another session's first message loads the transport."""
+    monkeypatch.setitem(sys.modules, 'TMDA.inject.pool', ModuleType('TMDA.inject.pool'))
+    assert not assembly._upstream_carries_dsn()

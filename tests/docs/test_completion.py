@@ -18,6 +18,15 @@ printf '%s\\n' "${COMPREPLY[@]}"
 '''
 
 
+def completed(words, directory=None):
+    """What bash would offer for the last of the words behind the program's name."""
+    done = subprocess.run(['bash', '--norc', '-c', COMPLETE, 'bash',
+                           str(DIRECTORY / 'tmda-ofmipd.bash'), 'tmda-ofmipd', *words],
+                          cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
+    return done.stdout.decode().split('\n')[:-1]
+
+
 @pytest.mark.skipif(not shutil.which('bash'), reason='bash is not installed')
 @pytest.mark.parametrize('words,expected', [
     (['--pro'], ['--proxyport', '--proxy-protocol']),
@@ -30,19 +39,13 @@ printf '%s\\n' "${COMPREPLY[@]}"
     (['--no-such'], ['']),
 ])
 def test_bash_completes(words, expected):
-    done = subprocess.run(['bash', '--norc', '-c', COMPLETE, 'bash',
-                           str(DIRECTORY / 'tmda-ofmipd.bash'), 'tmda-ofmipd', *words],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    assert done.stdout.decode().split('\n')[:-1] == expected
+    assert completed(words) == expected
 
 
 @pytest.mark.skipif(not shutil.which('bash'), reason='bash is not installed')
 def test_bash_completes_names_of_files(tmp_path):
     (tmp_path / 'password-file').touch()
-    done = subprocess.run(['bash', '--norc', '-c', COMPLETE, 'bash',
-                           str(DIRECTORY / 'tmda-ofmipd.bash'), 'tmda-ofmipd', '--authfile', 'pass'],
-                          cwd=tmp_path, stdout=subprocess.PIPE, check=True)
-    assert done.stdout == b'password-file\n'
+    assert completed(['--authfile', 'pass'], tmp_path) == ['password-file']
 
 
 @pytest.mark.skipif(not shutil.which('zsh'), reason='zsh is not installed')

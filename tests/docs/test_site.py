@@ -15,7 +15,8 @@ PAGES = sorted((ROOT / 'htdocs').glob('*.html'))
 
 # HTML's elements that have no end tag; and SVG's, which are written as <rect/>.
 EMPTY = {'meta', 'link', 'br', 'hr', 'img', 'col', 'input', 'wbr'}
-FORBIDDEN = {'script', 'iframe', 'object', 'embed', 'form', 'base', 'font', 'center', 'style', 'img'}
+FORBIDDEN = {'script', 'iframe', 'object', 'embed', 'form', 'base', 'font', 'center', 'style',
+             'img'}
 # Element -> the elements that it may stand in.
 PARENTS = {
     'li': {'ul', 'ol'}, 'dt': {'dl'}, 'dd': {'dl'}, 'tr': {'table', 'tbody', 'thead'},

@@ -89,9 +89,9 @@ def logged_events() -> set:
     names = set(EVENTS)
     for path in (ROOT / 'lib').rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-            if isinstance(node, ast.Call) and getattr(node.func, 'attr', '') in ('event', '_event') \
-                    and node.args and isinstance(node.args[0], ast.Constant):
-                names.add(node.args[0].value)
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                if getattr(node.func, 'attr', '') in ('event', '_event'):
+                    names.add(node.args[0].value)
     return names
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fuzzers: engine.py makes cases, protocols.py and files.py say what must hold, run runs for long."""
+"""Fuzzers: engine.py makes cases, protocols.py and files.py say what must hold."""

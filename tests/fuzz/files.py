@@ -67,7 +67,8 @@ to * bare
 RECIPIENTS = tuple(map(Recipient, (
     'dated@example.org', 'sender@example.org', 'tagged@example.org', 'other@example.org')))
 CHANGED = frozenset((
-    b'from', b'resent-from', b'date', b'message-id', b'received', b'subject', b'x-tmda', b'reply-to',
+    b'from', b'resent-from', b'date', b'message-id', b'received', b'subject', b'x-tmda',
+    b'reply-to',
     b'x-submission-agent', b'x-added', b'x-purged', b'x-note', b'x-tmda-fingerprint',
     b'mail-followup-to', b'x-primary-address'))
 _home: list = []
@@ -138,11 +139,16 @@ HEADER = Target('header', check_header, (
     b'From: "B, O" <bobby@example.net>,\n other@x\nX-TMDA: dated=5d\nCc: list@example.org\n\n',
     b'Resent-From: bobby@example.net\nFrom: a@b\nX-Purged: 1\nX-Added: 2\n\n\n',
     b'Subject: X-TMDA keyword=abc the rest\nTo: list@example.org\nno field\nbody\n',
-    b'From bobby Thu Jan  1\nFrom: =?utf-8?q?B=C3=BC?= <bobby@example.net>\nDate: x\nMessage-ID: <1>\n',
-), (b'From: ', b'X-TMDA: ', b'Resent-From: ', b'Subject: ', b'To: ', b'Mail-Followup-To: ', b'\n', b'\n ',
-    b'\n\t', b':', b'<', b'>', b'"', b'(', b')', b',', b';', b'@', b'bobby@example.net', b'dated', b'exp=',
-    b'shell=id', b'python=1', b'sender', b'keyword=', b'ext=', b'=?utf-8?b?Cg==?=', b'=?iso-8859-1?q?=0A?=',
-    b'\0', b'\xff', b'\xc2\x85', b'\xe2\x80\xa8', b'\x0b', b'\x1b', b'x' * 1000, b'list@example.org'), 8000)
+    b'From bobby Thu Jan  1\nFrom: =?utf-8?q?B=C3=BC?= <bobby@example.net>\nDate: x\n'
+    b'Message-ID: <1>\n',
+), (b'From: ', b'X-TMDA: ', b'Resent-From: ', b'Subject: ', b'To: ', b'Mail-Followup-To: ',
+    b'\n', b'\n ',
+    b'\n\t', b':', b'<', b'>', b'"', b'(', b')', b',', b';', b'@', b'bobby@example.net',
+    b'dated', b'exp=',
+    b'shell=id', b'python=1', b'sender', b'keyword=', b'ext=', b'=?utf-8?b?Cg==?=',
+    b'=?iso-8859-1?q?=0A?=',
+    b'\0', b'\xff', b'\xc2\x85', b'\xe2\x80\xa8', b'\x0b', b'\x1b', b'x' * 1000,
+    b'list@example.org'), 8000)
 
 
 # Filters
@@ -177,10 +183,14 @@ FILTERS = Target('filter', check_filter, (
     b'macro m(x,y) to x y\nm(a@b, sender)\n', b'to-file list\nto-file -optional nothing bare\n',
     b'include -optional other\nto ${LIST} bare # x\n', b'# c\nto "a b"@c exp=d@e\n',
     b'to a@b shell="date"\nto c python=1\nto-cdb x.cdb bare\nto-ezmlm -optional d ok\n',
-), (b'to ', b'from ', b'to-file ', b'from-file ', b'-autocdb ', b'-optional ', b'to-cdb ', b'to-dbm ',
-    b'to-sql ', b'to-mailman -attr=members ', b'include ', b'macro ', b'tag ', b'envelope ', b'dated=',
-    b'sender', b'domain', b'keyword=', b'ext=', b'exp=', b'bare=append', b'default', b'"', b"'", b'\\',
-    b'(', b')', b',', b'#', b' #', b'\n', b'\n ', b'\t', b'${LIST}', b'${TMDA_RECIPIENT}', b'${', b'}', b'*',
+), (b'to ', b'from ', b'to-file ', b'from-file ', b'-autocdb ', b'-optional ', b'to-cdb ',
+    b'to-dbm ',
+    b'to-sql ', b'to-mailman -attr=members ', b'include ', b'macro ', b'tag ', b'envelope ',
+    b'dated=',
+    b'sender', b'domain', b'keyword=', b'ext=', b'exp=', b'bare=append', b'default', b'"', b"'",
+    b'\\',
+    b'(', b')', b',', b'#', b' #', b'\n', b'\n ', b'\t', b'${LIST}', b'${TMDA_RECIPIENT}',
+    b'${', b'}', b'*',
     b'[', b'@=', b'=', b'list', b'outgoing', b'99999999999d', b'\xff', b'\0', b'\r'), 8000)
 
 
@@ -202,16 +212,20 @@ def check_passwords(case: bytes) -> object:
         promise(users.find(name.upper()).known or name.upper().lower() != name)
     salt, iterations = users.scram_start('nobody')
     promise(salt and iterations > 0)
-    return tuple(sorted({type(entry).__name__ for entry in entries.values()})), min(len(entries), 5)
+    kinds = sorted({type(entry).__name__ for entry in entries.values()})
+    return tuple(kinds), min(len(entries), 5)
 
 
 PASSWORDS = Target('passwords', check_passwords, (
     b'bobby:FooBar\n# comment\n\nchloe : MySecret \n', b'\xef\xbb\xbfbobby:FooBar\r\n',
     b'a:{SCRAM-SHA-256}4096,c2FsdA==,' + b'A' * 43 + b'=,' + b'A' * 43 + b'=\n',
-    b'b:{SCRYPT}ln=4,r=8,p=1$c2FsdHNhbHQ=$' + b'A' * 43 + b'=\n', b'c:$6$salt$' + b'a' * 86 + b'\n',
+    b'b:{SCRYPT}ln=4,r=8,p=1$c2FsdHNhbHQ=$' + b'A' * 43 + b'=\n',
+    b'c:$6$salt$' + b'a' * 86 + b'\n',
     b'd:$5$rounds=5000$salt$' + b'a' * 43 + b'\n',
-), (b':', b'\n', b'\r', b'#', b' ', b'{SCRAM-SHA-256}', b'{SCRYPT}', b'$5$', b'$6$', b'$', b',', b'=',
-    b'rounds=999999999$', b'ln=63,r=9999,p=1', b'4096', b'999999999', b'\0', b'\xff', b'\xc3\xbc', b'\xe2\x80\xa8',
+), (b':', b'\n', b'\r', b'#', b' ', b'{SCRAM-SHA-256}', b'{SCRYPT}', b'$5$', b'$6$', b'$', b',',
+    b'=',
+    b'rounds=999999999$', b'ln=63,r=9999,p=1', b'4096', b'999999999', b'\0', b'\xff',
+    b'\xc3\xbc', b'\xe2\x80\xa8',
     b'FooBar', b'MySecret', b'bobby'), 10000)
 
 
@@ -249,7 +263,8 @@ def check_cdb(case: bytes) -> object:
 _CDB = _cdb_seed()
 _HEAD = [struct.pack('<HI', Cdb.hash_of(key) % 256 * 8 + 4 * half, number)
          for key in (b'a@b', b'c') for half in (0, 1) for number in (0, 1, 2048, 0xffffffff)]
-CDB = Target('cdb', check_cdb, (b'', *_HEAD, struct.pack('<H', 2060), struct.pack('<HI', 2048, 3)), (
+CDB = Target('cdb', check_cdb, (b'',
+    *_HEAD, struct.pack('<H', 2060), struct.pack('<HI', 2048, 3)), (
     *_HEAD, *(struct.pack('<HI', place, number) for place in range(2048, len(_CDB) - 3, 4)
               for number in (0, 3, len(_CDB), 0xffffffff)), b'\0\x08', b'\xff\xff'), 8000)
 
@@ -298,12 +313,15 @@ _SUBMIT = (b'["submit", {"sender": "a@b", "recipients": [["c@d", "", ""]], "size
 FRAMES = Target('frames', check_frame, (
     _frame(b'["password", {"user": "bobby", "password": "x"}]'), _frame(_SUBMIT, b'abc'),
     b'\1' + _frame(_SUBMIT)[1:], _frame(b'["scram_start", {"user": "bobby"}]') * 2,
-    _frame(b'["client", {"session": "a", "address": "", "name": "", "port": 1, "local_address": "", '
-           b'"local_port": 2}]'), _frame(b'[' * 500), b'\6' + _frame(b'[]')[1:],
-    _frame(b'["refused", {"code": 535, "enhanced": "5.7.8", "lines": ["x"], "close": false, "cause": "", '
-           b'"mechanisms": ["PLAIN"]}]'),
-), (b'"', b'[', b']', b'{', b'}', b',', b': ', b'null', b'true', b'1e999', b'-1', b'999999999999', b'"\\ud800"',
-    b'\0\0\0\0', b'\xff\xff\xff\xff', b'\0\0\0\x10', b'"password"', b'"submit"', b'"size"', b'"user"', b'[' * 900,
+    _frame(b'["client", {"session": "a", "address": "", "name": "", "port": 1, '
+           b'"local_address": "", "local_port": 2}]'),
+    _frame(b'[' * 500), b'\6' + _frame(b'[]')[1:],
+    _frame(b'["refused", {"code": 535, "enhanced": "5.7.8", "lines": ["x"], "close": false, '
+           b'"cause": "", "mechanisms": ["PLAIN"]}]'),
+), (b'"', b'[', b']', b'{', b'}', b',', b': ', b'null', b'true', b'1e999', b'-1',
+    b'999999999999', b'"\\ud800"',
+    b'\0\0\0\0', b'\xff\xff\xff\xff', b'\0\0\0\x10', b'"password"', b'"submit"', b'"size"',
+    b'"user"', b'[' * 900,
     b'"' + b'x' * 1500 + b'"', b'NaN', b'\xff'), 8000)
 
 TARGETS = (HEADER, FILTERS, PASSWORDS, CDB, FRAMES)

@@ -22,7 +22,8 @@ _RESET = struct.pack('ii', 1, 0)
 class Connection:
     """A client's end: connect, greeting, commands."""
 
-    def __init__(self, port: int, context: ssl.SSLContext | None = None, source: str = '127.0.0.1'):
+    def __init__(self, port: int, context: ssl.SSLContext | None = None,
+                 source: str = '127.0.0.1'):
         started = time.monotonic()
         self.sock = socket.create_connection(('127.0.0.1', port), PATIENCE, (source, 0))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -61,7 +62,8 @@ class Connection:
 class Sessions:
     """Threads that go through `number` sessions; errors are what went wrong, in words."""
 
-    KINDS = ('greet',) * 11 + ('send',) * 4 + ('send_over_tls', 'err', 'vanish', 'vanish', 'log_in')
+    KINDS = (('greet',) * 11 + ('send',) * 4
+             + ('send_over_tls', 'err', 'vanish', 'vanish', 'log_in'))
 
     def __init__(self, ports: tuple[int, int], number: int, seed: int, threads: int = 6):
         self.errors: list[str] = []

@@ -2,8 +2,8 @@
 """The soak itself: what is done to the daemon, and what is measured.
 
 soak() starts the program with a port in the clear and one with TLS and an upstream server that
-takes everything.  First a twentieth of the sessions, so that everything is loaded and every cache is
-filled; then all others; then clients that connect and vanish, and clients that hold a
+takes everything.  First a twentieth of the sessions, so that everything is loaded and every cache
+is filled; then all others; then clients that connect and vanish, and clients that hold a
 connection and say nothing, while somebody looks how long a new client waits for its greeting.
 """
 from __future__ import annotations
@@ -142,16 +142,16 @@ def _soak(plan: Plan, daemon: Daemon) -> Report:
     settled(process, before)
     idle = _idle(daemon.ports[0], plan.idle)
     end = settled(process, before)
-    return Report(before, after, end, (plan.sessions - plan.sessions // WARM_UP) / seconds, vanishing,
-                  idle, warm.errors + rest.errors)
+    rate = (plan.sessions - plan.sessions // WARM_UP) / seconds
+    return Report(before, after, end, rate, vanishing, idle, warm.errors + rest.errors)
 
 
 def _vanish(port: int, number: int) -> float:
     """So many clients connect and are gone before anything is said."""
     with Watcher(port) as watcher:
         for index in range(number):
-            with socket.create_connection(('127.0.0.1', port), 60, ('127.0.2.%d' % (index % 200 + 1), 0)):
-                pass
+            source = ('127.0.2.%d' % (index % 200 + 1), 0)
+            socket.create_connection(('127.0.0.1', port), 60, source).close()
     return watcher.slowest
 
 

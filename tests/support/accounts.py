@@ -24,7 +24,7 @@ class Accounts:
 
     def __exit__(self, *unused) -> None:
         for name in self._made:
-            _run('userdel', name)
+            _run('userdel', '-f', name)
         for name in self._groups:
             _run('groupdel', name)
 

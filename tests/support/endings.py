@@ -28,7 +28,8 @@ FORMS = [
 ]
 
 # What an attacker puts behind, to be read as commands by the next server.
-SMUGGLED = b'MAIL FROM:<admin@example.org>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\nX: y\r\n\r\nboo'
+SMUGGLED = (b'MAIL FROM:<admin@example.org>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\n'
+            b'X: y\r\n\r\nboo')
 
 _TOKENS = (b'\r', b'\n', b'.', b'\r\n', b'\r\n.', b'\n.', b'..', b'\0', b'MAIL FROM:<a@b>',
            b'QUIT', b'text', b' ', b'\xff', b'\x85', b'\xe2\x80\xa8')

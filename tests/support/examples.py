@@ -4,12 +4,14 @@
 In HTML, `<pre data-run>` is a transcript: a line `$ COMMAND`, lines `> MORE` of the same command,
 and what it prints.  Text in <var> may be anything else, as long as it is something.
 
-    data-run="until"      the last command is a daemon: ended by SIGTERM when it has printed all
+    data-run="until"      the last command is a daemon: ended by SIGTERM when it has printed this
     data-home="empty"     from here on, a home without files; data-home="ready": a new one as below
     data-status="N"       the exit status of the last command
 
-In Markdown a transcript is the indented block behind the line `<!-- run -->`; dates and cookies
-(_VARYING) may differ.
+In Markdown a transcript is the indented block behind a line `<!-- run -->`.  In that line the same
+attributes may follow, without `data-`, and texts of the block that may be anything:
+`<!-- run until home=empty status=0 varies: mail.example.net, AJ2WsF -->`.  Dates, cookies and what
+stands before port 8025 (_VARYING) may differ always.
 
 All transcripts of a page share a home, the current directory.  A ready one has key, configuration,
 password file and four rules.  Where a page says localhost or its port 25 or 8025, the commands are
@@ -23,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from html.parser import HTMLParser
@@ -46,6 +49,8 @@ READY = {
 _VARYING = re.compile(r'[A-Z][a-z]{2},? [ \d]\d [A-Z][a-z]{2} \d{4} [\d:]{8} [-+]\d{4}'
                       r'|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4}'
                       r'|\d{10}\.[0-9a-f]{6}|[\w.-]+:8025')
+
+_MARKDOWN = re.compile(r'<!-- run(?P<words>(?: [\w=]+)*)(?: varies: (?P<varies>.*))? -->')
 
 
 class Command(NamedTuple):
@@ -120,21 +125,34 @@ def of_markdown(path: Path) -> list[Example]:
     examples = []
     lines = path.read_text(encoding='utf-8').split('\n')
     for number, line in enumerate(lines, 1):
-        if line.strip() != '<!-- run -->':
-            continue
-        block = []
-        for following in lines[number:]:
-            if following and not following.startswith('    ') or not following and block[-1:] == ['']:
-                break
-            block.append(following[4:])
-        text = '\n'.join(block).strip('\n')
-        pieces, position = [], 0
-        for found in _VARYING.finditer(text):
-            pieces += [(text[position:found.start()], False), (found[0], True)]
-            position = found.end()
-        pieces.append((text[position:], False))
-        examples.append(Example(path.name, number, _commands(pieces), {'run': ''}))
+        found = _MARKDOWN.fullmatch(line.strip())
+        if found:
+            words = dict(word.partition('=')[::2] for word in found['words'].split())
+            attributes = {'run': 'until' if 'until' in words else '', **words}
+            varying = [re.escape(text.strip()) for text in (found['varies'] or '').split(',')]
+            pieces = _pieces('\n'.join(_block(lines[number:])),
+                             '|'.join([_VARYING.pattern, *filter(None, varying)]))
+            examples.append(Example(path.name, number, _commands(pieces), attributes))
     return examples
+
+
+def _block(lines: list[str]) -> list[str]:
+    """The indented block at the beginning of lines, without its indentation."""
+    block = []
+    for line in lines:
+        if line.strip() and not line.startswith('    '):
+            break
+        block.append(line)
+    return textwrap.dedent('\n'.join(block)).split('\n')
+
+
+def _pieces(text: str, varying: str) -> list[tuple[str, bool]]:
+    """text in pieces, and whether each may vary."""
+    pieces, position = [], 0
+    for found in re.finditer(varying, text):
+        pieces += [(text[position:found.start()], False), (found[0], True)]
+        position = found.end()
+    return pieces + [(text[position:], False)]
 
 
 def _commands(pieces: list) -> tuple[Command, ...]:
@@ -211,11 +229,12 @@ class Stage:
             reader = _Reader(process)
             deadline = time.monotonic() + SECONDS
             while time.monotonic() < deadline and process.poll() is None:
-                if until and command.expected.fullmatch(self._as_shown(reader.text)):
+                seen = until and command.expected.match(self._as_shown(reader.text))
+                if seen:
                     process.send_signal(signal.SIGTERM)
-                    printed = reader.text
-                    process.wait(SECONDS)
-                    return process.returncode, self._as_shown(printed)
+                    status = process.wait(SECONDS)
+                    # It may have had no time to wait for signals yet.
+                    return 0 if status == -signal.SIGTERM else status, seen[0]
                 reader.wait(0.02)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -229,7 +248,8 @@ class Stage:
         return 'exec ' + text if re.match(r'(bin/)?tmda-ofmipd [^|;&<\n]*$', text) else text
 
     def _as_shown(self, text: str) -> str:
-        for real, shown in ((str(self.home), HOME), ('localhost:%d' % self._port, 'localhost:8025'),
+        for real, shown in ((str(self.home), HOME),
+                            ('localhost:%d' % self._port, 'localhost:8025'),
                             ('localhost:%d' % self._upstream, 'localhost:25')):
             text = text.replace(real, shown)
         return '\n'.join(line.rstrip() for line in text.expandtabs().split('\n')).strip('\n')

@@ -74,7 +74,8 @@ ROWS = {
         'fuzz/test_fuzz.py::test_crasher_is_mended'),
     'option injection': (
         'unit/test_transport_sendmail.py::test_sendmail_arguments_input_environment',
-        'unit/test_tools_inject.py::test_inject_leading_dash_is_no_recipient_without_the_separator'),
+        'unit/test_tools_inject.py::'
+        'test_inject_leading_dash_is_no_recipient_without_the_separator'),
     'unbounded DATA, lines, RCPT, headers': (
         'unit/test_datareader.py::test_too_big_is_read_to_its_end', 'dialogs/size.txt',
         'dialogs/recipients.txt', 'dialogs/line-too-long.txt', 'dialogs/login-line-too-long.txt',

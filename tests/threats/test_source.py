@@ -73,7 +73,8 @@ def test_environment_of_the_process_is_not_changed():
                    if isinstance(node, (ast.Assign, ast.AugAssign, ast.Delete))
                    for target in getattr(node, 'targets', None) or [getattr(node, 'target', None)]]
         return (any(name in changing for name, _ in calls(tree))
-                or any(ast.unparse(target).startswith('os.environ') for target in targets if target))
+                or any(ast.unparse(target).startswith('os.environ')
+                       for target in targets if target))
     assert users_of(changes) <= CHANGES_ENVIRONMENT
 
 

@@ -95,8 +95,9 @@ def test_login_name_that_is_no_name_is_refused_before_235(upstream, tmp_path, us
         assert answer.startswith(('535 5.7.8', '501 5.5.2'))
 
 
-@pytest.mark.parametrize('command', ['XCLIENT ADDR=127.0.0.1 LOGIN=bobby', 'XFORWARD ADDR=127.0.0.1',
-                                     'PROXY TCP4 127.0.0.1 127.0.0.1 1 2'])
+@pytest.mark.parametrize('command', [
+    'XCLIENT ADDR=127.0.0.1 LOGIN=bobby', 'XFORWARD ADDR=127.0.0.1',
+    'PROXY TCP4 127.0.0.1 127.0.0.1 1 2'])
 def test_xclient_and_proxy_are_not_believed(proxy, command):
     with proxy.connect() as talk:
         assert talk.ask(command).startswith('502')

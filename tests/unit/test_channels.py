@@ -80,8 +80,10 @@ def transaction(spool=None):
     if spool is None:
         spool = Spool(1 << 20)
         spool.write(TEXT)
-    return Transaction('ann@example.com', recipients=[Recipient('b@example.net', 'NEVER', '')],
-                       spool=spool, received='from x', session='1f')
+    made = Transaction('ann@example.com', session='1f')
+    made.recipients.append(Recipient('b@example.net', 'NEVER', ''))
+    made.spool, made.received = spool, 'from x'
+    return made
 
 
 def test_login_and_message():

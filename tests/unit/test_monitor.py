@@ -53,6 +53,9 @@ class Duties:
     def reload(self):
         self.say('reload')
 
+    def stopping(self):
+        pass
+
     def refresh(self):
         pass
 
@@ -209,7 +212,7 @@ def test_session_that_does_not_end_is_killed_with_what_it_started(monkeypatch):
 
     with Run(network, hang) as run:
         assert run.status() == 0
-        assert run.read() == 'event session-died\nnetwork gone\n'
+        assert run.read() == 'event session-failed\nnetwork gone\n'
 
 
 def test_session_that_fails_is_logged():
@@ -218,7 +221,7 @@ def test_session_that_fails_is_logged():
 
     with Run(network, lambda channel: os._exit(3)) as run:
         assert run.status() == 0
-        assert 'event session-died\n' in run.read()
+        assert 'event session-failed\n' in run.read()
         assert "network b''\n" in run.read()
 
 
@@ -228,7 +231,7 @@ def test_session_that_raises_is_logged():
 
     with Run(lambda far: far.open(1)[2].recv(1), session) as run:
         assert run.status() == 0
-        assert 'event process-failed\n' in run.read()
+        assert 'event worker-failed\n' in run.read()
 
 
 def test_session_has_none_of_the_monitors_descriptors():
@@ -309,7 +312,7 @@ def test_network_process_is_replaced_and_its_sessions_end(monkeypatch, tmp_path)
     with Run(network, hang, once=False) as run:
         run.wait_for('event worker-died')
         wait_for(lambda: mark.exists())
-        run.wait_for('event session-died')
+        run.wait_for('event session-failed')
         run.signal(signal.SIGTERM)
         assert run.status() == 0
         assert run.read().count('ready') == 1

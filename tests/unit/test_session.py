@@ -10,7 +10,7 @@ import pytest
 from support.fake_backend import HOSTNAME, FakeBackend, FakeChannel, FakeLog, make_service
 from support.talk import PATIENCE, Running, base64_text, server_context
 
-from TMDA.ofmipd import sasl, session, wire
+from TMDA.ofmipd import grammar, sasl, session, wire
 from TMDA.ofmipd.client import Client
 from TMDA.ofmipd.session import Session
 from TMDA.ofmipd.verbs import ANY, GREETED, MAIL, RCPT, READY, START, VERBS, refusal
@@ -607,7 +607,7 @@ def test_fault_that_comes_back_at_every_command_ends_the_session(monkeypatch):
     def broken(line):
         raise RuntimeError('out of order')
 
-    monkeypatch.setattr(session.grammar, 'split_command', broken)
+    monkeypatch.setattr(grammar, 'split_command', broken)
     service = make_service()
     with Running(service) as running:
         running.talk.line()

@@ -41,7 +41,7 @@ def run(home, name, *arguments, data=MESSAGE, **environ):
     """(exit status, stdout, stderr) of a program of bin/."""
     variables = dict(PATH=os.environ['PATH'], HOME=str(home), LOGNAME='alice',
                      GLOBAL_TMDARC=str(home / 'none'), PYTHONDONTWRITEBYTECODE='1', **environ)
-    done = subprocess.run([sys.executable, str(BIN / name), *arguments], input=data, env=variables,
+    done = subprocess.run([sys.executable, '-W', 'error', str(BIN / name), *arguments], input=data, env=variables,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from TMDA.inject.reply import ReplyError, reply
 from TMDA.inject.spool import Spool
 
-_FIELD = re.compile(rb'([!-9;-~]+)[ \t]*:')
+# A field with its continuation lines; CR and LF that stand alone do not end it.
+_FIELD = re.compile(rb'([!-9;-~]+)[ \t]*:[^\r]*(?:\r(?!\n)[^\r]*|\r\n[ \t][^\r]*)*(?:\r\n|\Z)')
 _FOLD = re.compile(rb'\r\n[ \t]+')
 _NO_LINE_BREAK = re.compile(rb'[\r\n\0]+[ \t]*')
 LINE_LIMIT = 990  # RFC 5322 2.1.1 allows 998 octets in a line
@@ -161,18 +162,16 @@ def split_header(head: bytes) -> tuple[list, int, bytes]:
     position = 0
     if head.startswith(b'From '):  # an mbox postmark is no part of the message
         position = _field_end(head, 0)
-    while position < len(head):
-        if head.startswith(b'\r\n', position):
-            return fields, position + 2, b'\r\n'
-        end = _field_end(head, position)
-        match = _FIELD.match(head, position, end)
-        if match is None:
-            return fields, position, b'\r\n'
-        raw = head[position:end]
-        if not raw.endswith(b'\r\n'):  # the last line of a message without a final line end
-            raw += b'\r\n'
-        fields.append((match.group(1).lower(), raw))
-        position = end
+    match = _FIELD.match(head, position)
+    while match:
+        fields.append((match.group(1).lower(), match.group()))
+        position = match.end()
+        match = _FIELD.match(head, position)
+    if position < len(head):
+        return fields, position + 2 * head.startswith(b'\r\n', position), b'\r\n'
+    if fields and not fields[-1][1].endswith(b'\r\n'):  # a message without a final line end
+        name, raw = fields[-1]
+        fields[-1] = (name, raw + b'\r\n')
     return fields, position, b''
 
 

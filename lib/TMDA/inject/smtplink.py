@@ -68,13 +68,9 @@ class Peer(NamedTuple):
     @classmethod
     def of(cls, settings) -> Peer:
         """The peer that SMTPHOST, SMTPSSL* and SMTPAUTH_* name.  ReplyError: SMTPHOST has none."""
-        match = _HOST.match(str(settings.SMTPHOST))
-        if match is None or int(match.group(3) or 25) > 65535:
-            raise ReplyError(reply(451, '4.3.5', 'Configuration error'),
-                             'SMTPHOST %r is no host or host:port' % (settings.SMTPHOST,))
         tls = settings.SMTPSSL and ('wrapper' if settings.SMTPSSL == 'wrapper' else 'starttls')
-        host, port = match.group(1) or match.group(2), match.group(3)
-        return cls(host, int(port or (465 if tls == 'wrapper' else 25)), tls or '',
+        host, port = _host_and_port(str(settings.SMTPHOST))
+        return cls(host, port or (465 if tls == 'wrapper' else 25), tls or '',
                    settings.SMTPAUTH_USERNAME or '', settings.SMTPAUTH_PASSWORD or '',
                    *(path and settings.expand(path) or ''
                      for path in (settings.SMTPSSL_CERTFILE, settings.SMTPSSL_KEYFILE)))
@@ -84,6 +80,16 @@ class Peer(NamedTuple):
 
     def __repr__(self) -> str:
         return 'Peer(%s, tls=%r, username=%r)' % (self, self.tls, self.username)
+
+
+@functools.lru_cache(maxsize=64)
+def _host_and_port(text: str) -> tuple[str, int]:
+    """The host, and the port or 0 where text has none.  Raises ReplyError."""
+    match = _HOST.match(text)
+    if match is None or int(match.group(3) or 0) > 65535:
+        raise ReplyError(reply(451, '4.3.5', 'Configuration error'),
+                         'SMTPHOST %r is no host or host:port' % text)
+    return match.group(1) or match.group(2), int(match.group(3) or 0)
 
 
 def connect(peer: Peer, hostname: str, limits) -> Link:

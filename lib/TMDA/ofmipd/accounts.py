@@ -5,18 +5,22 @@ A login name becomes a part of a path and an argument of programs, so login_name
 names that can do no harm there (CWE-22, CWE-88); the backend calls it before it says 235.
 
 Accounts.user() is called once a session, after the password was right.  It looks accounts up in
-the system's database, which may block on a network service: in the session's own thread.
+the system's database, which may block on a network service: in the session's own thread.  What it
+finds, or doesn't, is remembered for at most ACCOUNT_SECONDS.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
+from time import monotonic
 from typing import Mapping
 
 from TMDA.inject.reply import ReplyError, reply
 from TMDA.inject.user import User
 
+ACCOUNT_SECONDS = 20
 LOGIN_LIMIT = 255  # octets; the longest name of a file on common file systems
 
 # Variables of whoever started the daemon that mean nothing, or something wrong, to a user's code.
@@ -69,7 +73,7 @@ class Accounts:
         local_address is the address that the client connected to; TCPLOCALIP says it to the user's
         configuration.  Raises ReplyError(451) when there is no home.
         """
-        account = _account(login)
+        account = _account(login, monotonic() // ACCOUNT_SECONDS)
         directory = os.path.join(self._configdir, login) if self._configdir else ''
         home = self._home(account, directory)
         if not home:
@@ -99,7 +103,8 @@ def own_home(environ: Mapping[str, str]) -> str:
         return ''
 
 
-def _account(login: str) -> pwd.struct_passwd | None:
+@functools.lru_cache(maxsize=256)
+def _account(login: str, _time: float) -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam(login)
     except (KeyError, ValueError):

@@ -83,8 +83,9 @@ def fqdn() -> str:
 
 def _upstream_carries_dsn() -> bool:
     """Whether DSN may be offered: we know only by the connections that earlier messages left."""
-    pool = sys.modules.get('TMDA.inject.pool')  # not imported before the first message
-    return pool is not None and pool.shared.carries_dsn
+    # Not imported before the first message; another thread may be about to.
+    pool = getattr(sys.modules.get('TMDA.inject.pool'), 'shared', None)
+    return pool is not None and pool.carries_dsn
 
 
 def check_paths(options: Options) -> None:

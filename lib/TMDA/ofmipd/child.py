@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from TMDA.Errors import ConfigError
 from TMDA.inject.envelope import Recipient
 from TMDA.inject.limits import Limits
-from TMDA.inject.reply import Outcome, ReplyError
+from TMDA.inject.reply import Outcome, ReplyError, reply
 from TMDA.inject.spool import Spool
 from TMDA.ofmipd import ipc, sasl
 from TMDA.ofmipd.accounts import Accounts, UnsafeLogin, login_name
@@ -37,6 +37,7 @@ from TMDA.ofmipd.inprocess import InProcess, Policy
 from TMDA.ofmipd.options import Source
 from TMDA.ofmipd.privileges import QUESTION_LIMIT, Account, Refused, find
 from TMDA.ofmipd.sources import Chain, build
+from TMDA.ofmipd.trouble import fault
 from TMDA.ofmipd.verdict import NO, UNSURE, AskingSource, Verdict
 from TMDA.ofmipd.vhome import Domains, VirtualHomes, split_login
 
@@ -45,6 +46,9 @@ MECHANISMS = {'scram_start': 'SCRAM-SHA-256', 'scram': 'SCRAM-SHA-256', 'cram_md
 # Of the daemon's environment, what a user's code may see in global mode.
 PASSED_ON = ('GLOBAL_TMDARC', 'LANG', 'LC_ALL', 'LC_CTYPE', 'TMDA_SENDMAIL_PROGRAM', 'TZ')
 PATH = '/usr/local/bin:/usr/bin:/bin'
+INTERNAL_ERROR = reply(451, '4.3.0', 'Internal error; try again later')
+# Fields of a submit frame that a Transaction has by the same name.
+TRANSACTION = ('sender', 'body', 'smtputf8', 'ret', 'envid', 'received', 'session')
 BLOCK = 262144              # octets of a spool file read at a time
 LOGIN_DELAY = 30            # seconds that the network process may wait after a failed login
 FORKED = os.EX_SOFTWARE     # exit status of a copy that a user's code made of the process
@@ -116,7 +120,7 @@ class Child:
                 if answer:
                     return answer
         except ipc.Broken as error:
-            self._log.event('channel-broken', cause=error)
+            self._log.event('session-failed', cause=error)
         except (ipc.Ended, ipc.TimedOut):
             pass
         return b''
@@ -242,14 +246,15 @@ class Child:
             fields = frame.fields
             if len(fields['recipients']) > limits.recipients:
                 raise ipc.Broken('submit: too many recipients')
-            transaction = Transaction(
-                fields['sender'], fields['body'], fields['smtputf8'], fields['ret'],
-                fields['envid'], [Recipient(*one) for one in fields['recipients']], spool,
-                fields['received'], fields['session'])
+            transaction = Transaction(**{name: fields[name] for name in TRANSACTION})
+            transaction.recipients += [Recipient(*one) for one in fields['recipients']]
+            transaction.spool = spool
             try:
                 outcome = backend.submit(identity, transaction)
             except ReplyError as refusal:
                 outcome = Outcome(refusal.reply, {'cause': refusal.cause})
+            except Exception as error:
+                outcome = Outcome(INTERNAL_ERROR, fault(error))
         if os.getpid() != process:
             os._exit(FORKED)
         link.send('outcome', dict(ipc.reply_fields(outcome.reply),

@@ -29,7 +29,7 @@ class Duties:
     """What the monitor's processes do; the names are monitor.py's and privileges.py's.
 
     network(), session() and load() are called in a forked process and are its whole life; ready(),
-    reload(), refresh() and beat() in the monitor; mute(), ask() and serve() by
+    stopping(), reload(), refresh() and beat() in the monitor; mute(), ask() and serve() by
     privileges.session().  `account` is that of the network side or None, `log` the monitor's log,
     `once` says that a network process that has ended is not replaced, `root_sources` are the
     sources that only root can ask, by options.Source.
@@ -61,7 +61,6 @@ class Duties:
         for secret in self._secrets:
             secret.close()
         self.load(news[1])
-        news[1].close()
         privileges.become(self.account)
         return live(self._assembly, control, news[0], lifeline, self._life)
 
@@ -89,6 +88,10 @@ class Duties:
         except OSError as error:
             self.log.event('reload-refused', cause=error)
         self._notifier.ready()
+
+    def stopping(self) -> None:
+        """A signal to end came."""
+        self._notifier.stopping()
 
     def refresh(self) -> str:
         """Read changed password files; what is wrong with them, which is logged as well."""

@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error.status, str(error))
     except TMDAError as error:
         return _complain(CONFIG, str(error))
+    except BrokenPipeError:  # as in `--check | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OS_ERROR
     except OSError as error:
         name = '%s: ' % error.filename if error.filename else ''
         return _complain(OS_ERROR, name + (error.strerror or str(error)))
@@ -64,7 +67,9 @@ def _main(options: Options) -> int:
         return _inform(options)
     for part in PARTS:
         if getattr(options, part.option):
-            return _part(part.module, part.flag).run(options)
+            status = _part(part.module, part.flag).run(options)
+            sys.stdout.flush()
+            return status
     if options.stats:
         _part(STATISTICS, '--stats')
     return _serve(options)

@@ -96,6 +96,7 @@ class Monitor:
         else:
             if number in ENDING and not self._stopping:
                 self._stopping = True
+                self._duties.stopping()
                 self._due.pop(0, None)
                 if self._network:
                     self._end(self._network, self._seconds)
@@ -160,7 +161,7 @@ class Monitor:
                 self._live(life, argument, unwanted)
             return process
         except OSError as error:
-            self._duties.log.event('fork-failed', cause=error)
+            self._duties.log.event('session-failed', cause=error)
             return 0
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
@@ -177,7 +178,7 @@ class Monitor:
                 os.close(descriptor.fileno())
             status = life(argument) or 0
         except BaseException as error:
-            self._duties.log.event('process-failed', cause=repr(error))
+            self._duties.log.event('worker-failed', cause=repr(error))
         finally:
             os._exit(status)
 
@@ -202,7 +203,7 @@ class Monitor:
             process = ended.si_pid
             if ended.si_status and process in self._sessions.values():
                 _kill(process)  # what it has started, while its number can't be anybody else's
-                self._duties.log.event('session-died', process=process, status=ended.si_status)
+                self._duties.log.event('session-failed', process=process, status=ended.si_status)
             os.waitpid(process, 0)
             self._due.pop(process, None)
             self._sessions = {number: other for number, other in self._sessions.items()

@@ -122,7 +122,7 @@ def live(assembly: SharedAssembly, control: socket.socket, news: socket.socket, 
     try:
         life(Network(assembly, Monitor(control), news, lifeline))
     except StartError as error:
-        assembly.log.event('process-failed', cause=error)
+        assembly.log.event('worker-failed', cause=error)
         return error.status
     return 0
 

@@ -17,14 +17,12 @@ object here shows a secret in its repr.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import functools
 import os
 import re
 from typing import Tuple
 
-from TMDA.ofmipd import sasl
 from TMDA.ofmipd.verdict import octets
 
 SCRAM_ITERATIONS = 15000  # for new entries, and for plain ones; RFC 7677 section 4 asks for 4096
@@ -61,6 +59,7 @@ def prepared(password: str) -> str:
 
 def scram_keys(password: str, salt: bytes, iterations: int) -> ScramKeys:
     """The keys that follow from a password (RFC 5802 section 3)."""
+    from TMDA.ofmipd import sasl
     return sasl.scram_keys(prepared(password), salt, iterations)
 
 
@@ -164,19 +163,20 @@ def _crypt(password: bytes, setting: bytes) -> bytes | None:
     return made if made and not made.startswith(b'*') else None
 
 
-_SCRAM = re.compile(r'\{SCRAM-SHA-256\}([0-9]{1,9}),([^,]+),([^,]+),([^,]+)')
-_SCRYPT = re.compile(r'\{SCRYPT\}ln=([0-9]{1,2}),r=([0-9]{1,4}),p=([0-9]{1,4})'
-                     r'\$([^$]+)\$([^$]+)')
-_CRYPT = re.compile(r'\$([56])\$(?:rounds=([0-9]{1,9})\$)?[^$:\s]{1,16}\$([./0-9A-Za-z]+)')
+_SCRAM = r'\{SCRAM-SHA-256\}([0-9]{1,9}),([^,]+),([^,]+),([^,]+)'
+_SCRYPT = (r'\{SCRYPT\}ln=([0-9]{1,2}),r=([0-9]{1,4}),p=([0-9]{1,4})'
+           r'\$([^$]+)\$([^$]+)')
+_CRYPT = r'\$([56])\$(?:rounds=([0-9]{1,9})\$)?[^$:\s]{1,16}\$([./0-9A-Za-z]+)'
 _CRYPT_SIZE = {'5': 43, '6': 86}  # characters of the hash
 
 
 def _binary(text: str) -> bytes:
+    import base64
     return base64.b64decode(text.encode('ascii'), validate=True)
 
 
 def _parse_scram(text: str):
-    found = _SCRAM.fullmatch(text)
+    found = re.fullmatch(_SCRAM, text)
     if not found:
         return None
     salt, stored_key, server_key = (_binary(part) for part in found.groups()[1:])
@@ -187,7 +187,7 @@ def _parse_scram(text: str):
 
 
 def _parse_scrypt(text: str):
-    found = _SCRYPT.fullmatch(text)
+    found = re.fullmatch(_SCRYPT, text)
     if not found:
         return None
     power, blocks, lanes = cost = tuple(int(part) for part in found.groups()[:3])
@@ -198,7 +198,7 @@ def _parse_scrypt(text: str):
 
 
 def _parse_crypt(text: str):
-    found = _CRYPT.fullmatch(text)
+    found = re.fullmatch(_CRYPT, text)
     if not found or len(found[3]) != _CRYPT_SIZE[found[1]]:
         return None
     return Crypt(text) if int(found[2] or 0) <= ITERATIONS_LIMIT else None
@@ -234,7 +234,7 @@ def parse(text: str):
 
 
 def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode('ascii')
+    return binascii.b2a_base64(data, newline=False).decode('ascii')
 
 
 def make_scram(password: str, iterations: int = SCRAM_ITERATIONS) -> str:

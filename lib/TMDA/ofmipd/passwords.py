@@ -26,7 +26,6 @@ import time
 from typing import Callable, Collection, Dict, NamedTuple, Tuple
 
 from TMDA.Errors import ConfigError
-from TMDA.ofmipd import sasl
 from TMDA.ofmipd.passwordhashes import SCRAM_ITERATIONS, Plain, Scram, parse
 from TMDA.ofmipd.verdict import NO, UNSURE, YES, Verdict, octets
 
@@ -243,6 +242,7 @@ class PasswordFile:
 
     def check(self, credentials, _client=None) -> Verdict:
         """Is this login right?"""
+        from TMDA.ofmipd import sasl
         users = self._current()
         found = users.find(credentials.user)
         signature = b''
@@ -259,7 +259,7 @@ class PasswordFile:
         return Verdict(NO, 'wrong password' if found.known else 'unknown user')
 
 
-def _scram(entry, credentials: sasl.Scram, users: Users) -> Tuple[bool, bytes]:
+def _scram(entry, credentials, users: Users) -> Tuple[bool, bytes]:
     """Whether the client's proof is right, and the server's signature."""
     if not entry.scram:
         return False, b''

@@ -238,7 +238,10 @@ def session(channel: socket.socket, duties) -> None:
     if not asker:
         try:
             os.close(reader)
-            os.write(writer, _ask(channel, duties))
+            rooted = {spec: ask_as_root(source, channel)
+                      for spec, source in duties.root_sources.items()}
+            become(duties.account)
+            os.write(writer, duties.ask(channel, rooted))
         finally:
             os._exit(0)
     os.close(writer)
@@ -251,9 +254,3 @@ def session(channel: socket.socket, duties) -> None:
         if duties.account is not None:
             become(find(name.decode('utf-8'), duties.account))
         duties.serve(channel, rest)
-
-
-def _ask(channel: socket.socket, duties) -> bytes:
-    rooted = {spec: ask_as_root(source, channel) for spec, source in duties.root_sources.items()}
-    become(duties.account)
-    return duties.ask(channel, rooted)

@@ -19,6 +19,7 @@ What it guarantees:
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import socketserver
@@ -28,6 +29,7 @@ from time import monotonic, sleep
 from TMDA.ofmipd.balance import Place, alone
 from TMDA.ofmipd.client import Client
 from TMDA.ofmipd.connection import serve
+from TMDA.ofmipd.crew import Crew
 from TMDA.ofmipd.listeners import Listening
 from TMDA.ofmipd.trouble import fault
 from TMDA.ofmipd.wire import Shutdown, Wire
@@ -135,9 +137,6 @@ class Handler(socketserver.BaseRequestHandler):
 class Acceptor(socketserver.ThreadingTCPServer):
     """The standard threading server over a socket that listens already."""
 
-    daemon_threads = True  # a session that hangs must not keep the process; stop() waits for all
-    block_on_close = False
-
     def __init__(self, sock: socket.socket, service, gate: Gate, networks: tuple,
                  shutdown_signal: Shutdown):
         socketserver.BaseServer.__init__(self, sock.getsockname(), Handler)
@@ -146,6 +145,7 @@ class Acceptor(socketserver.ThreadingTCPServer):
         self.networks = networks
         self.shutdown_signal = shutdown_signal
         self._gate = gate
+        self._crew = Crew()
 
     def get_request(self) -> tuple:
         """Accept a connection, if there is room.  An OSError makes the caller's loop go on."""
@@ -164,6 +164,15 @@ class Acceptor(socketserver.ThreadingTCPServer):
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return sock, address
+
+    def process_request(self, request: socket.socket, client_address) -> None:
+        """Serve the client in a thread."""
+        self._crew.run(functools.partial(self.process_request_thread, request, client_address))
+
+    def server_close(self) -> None:
+        """Close the listening socket, and let threads end that serve nobody."""
+        self.socket.close()
+        self._crew.close()
 
     def shutdown_request(self, request: socket.socket) -> None:
         """Called once for each accepted connection, however it ended."""

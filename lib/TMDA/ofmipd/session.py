@@ -17,19 +17,18 @@ session-failed, disconnect.
 
 from __future__ import annotations
 
-import secrets
+import os
 from time import monotonic
 from typing import Callable, NamedTuple
 
 from TMDA.inject.limits import Limits
 from TMDA.inject.reply import Outcome, Reply, ReplyError, reply
 from TMDA.inject.spool import Spool
-from TMDA.ofmipd import grammar, received, verbs
+from TMDA.ofmipd import received, verbs
 from TMDA.ofmipd.backend import Backend, Identity, Transaction
 from TMDA.ofmipd.client import Client
 from TMDA.ofmipd.datareader import TOO_BIG, DataReader, read_data
 from TMDA.ofmipd.guard import Guard
-from TMDA.ofmipd.login import Login
 from TMDA.ofmipd.tally import code_label
 from TMDA.ofmipd.trouble import fault
 from TMDA.ofmipd.wire import Disconnected, Interrupted, LineTooLong, TimedOut, Wire, WireError
@@ -79,7 +78,7 @@ class Session:
     """See the module.  The wire belongs to the session, which closes it in the end."""
 
     def __init__(self, wire: Wire, client: Client, service: Service):
-        self.id = secrets.token_hex(SESSION_ID_OCTETS)
+        self.id = os.urandom(SESSION_ID_OCTETS).hex()
         self.identity: Identity | None = None
         self.transaction: Transaction | None = None
         self._wire = wire
@@ -93,7 +92,7 @@ class Session:
         self._ended = False
         self._linger = False
         self._started = monotonic()
-        self._login = Login(wire, client, service, self.id)
+        self._login = None  # a login.Login, after the greeting
 
     def run(self) -> None:
         """Serve the client until the connection is closed."""
@@ -121,12 +120,21 @@ class Session:
         if self._service.tls_mode == 'ssl' and self._wire.tls is None:
             self._start_tls(self._service.tls_context())
         self._say(reply(220, '', '%s ESMTP tmda-ofmipd' % self._service.hostname))
+        self._prepare()
         while not self._ended:
             self._serve_command()
 
+    def _prepare(self) -> None:
+        """Send the greeting, then load what commands need: with -1 the client waits for a start."""
+        self._wire.flush()
+        from TMDA.ofmipd import grammar  # noqa: F401
+        from TMDA.ofmipd.login import Login
+        self._login = Login(self._wire, self._client, self._service, self.id)
+
     def _finish(self) -> None:
         try:
-            self._login.close()
+            if self._login is not None:
+                self._login.close()
         except Exception as error:
             self._internal_error(error)
         self._wire.finish(self._linger or bool(self._wire.buffered))
@@ -135,9 +143,10 @@ class Session:
 
     def _serve_command(self) -> None:
         """Read a command and answer it: the one place where refusals and errors become replies."""
+        from TMDA.ofmipd.grammar import split_command
         self._wire.deadline = self._deadline()
         try:
-            answer = self._perform(*grammar.split_command(self._read_command()))
+            answer = self._perform(*split_command(self._read_command()))
         except ReplyError as error:
             answer = error.reply
         except LineTooLong:
@@ -156,7 +165,8 @@ class Session:
         deadline = monotonic() + self._limits.command_seconds
         if self.identity is not None:
             return deadline
-        return min(deadline, self._started + self._limits.login_seconds + self._login.waited)
+        waited = self._login.waited if self._login is not None else 0
+        return min(deadline, self._started + self._limits.login_seconds + waited)
 
     def _read_command(self) -> bytes:
         line = self._wire.read_line(self._limits.auth_line)
@@ -300,7 +310,8 @@ class Session:
 
     def do_mail(self, argument: bytes) -> Reply:
         """RFC 5321 4.1.1.2; RFC 1870 6.1 for SIZE."""
-        mail = grammar.parse_mail(argument, self._dsn)
+        from TMDA.ofmipd.grammar import parse_mail
+        mail = parse_mail(argument, self._dsn)
         if mail.size > self._limits.message_size:
             return TOO_BIG
         self.transaction = Transaction(mail.sender, mail.body, mail.smtputf8, mail.ret, mail.envid,
@@ -309,7 +320,8 @@ class Session:
 
     def do_rcpt(self, argument: bytes) -> Reply:
         """RFC 5321 4.1.1.3; 4.5.3.1.10 for too many."""
-        recipient = grammar.parse_rcpt(argument, self.transaction.smtputf8, self._dsn)
+        from TMDA.ofmipd.grammar import parse_rcpt
+        recipient = parse_rcpt(argument, self.transaction.smtputf8, self._dsn)
         if len(self.transaction.recipients) >= self._limits.recipients:
             return TOO_MANY_RECIPIENTS
         self.transaction.recipients.append(recipient)

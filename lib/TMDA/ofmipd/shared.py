@@ -15,11 +15,10 @@ from __future__ import annotations
 import gc
 import json
 import os
-import socket
 
 from TMDA.Errors import ConfigError
 from TMDA.ofmipd import logs, monitor, privileges, process
-from TMDA.ofmipd.assembly import check_paths, default_files
+from TMDA.ofmipd.assembly import check_paths, default_files, fqdn
 from TMDA.ofmipd.child import Rules
 from TMDA.ofmipd.duties import Duties
 from TMDA.ofmipd.failure import CONFIG, SOFTWARE, StartError
@@ -33,8 +32,9 @@ STOP_SECONDS = 5  # beyond shutdown_seconds, for the network process
 # What a session needs to send a message: loaded once, shared by all processes of sessions.
 PRELOADED = ('TMDA.Cookie', 'TMDA.Defaults', 'TMDA.FilterParser', 'TMDA.inject.sendmail',
              'TMDA.inject.sidenotes', 'TMDA.inject.smtpout', 'TMDA.inject.submit',
-             'TMDA.inject.tagging', 'TMDA.inject.transport', 'TMDA.ofmipd.passwords',
-             'email.utils', 'encodings.idna', 'smtplib', 'subprocess')
+             'TMDA.inject.tagging', 'TMDA.inject.transport', 'TMDA.ofmipd.grammar',
+             'TMDA.ofmipd.login', 'TMDA.ofmipd.passwords', 'email.utils', 'encodings.idna',
+             'hashlib', 'hmac', 'smtplib', 'subprocess')
 
 
 class SharedAssembly:
@@ -45,13 +45,13 @@ class SharedAssembly:
         self.options = options
         self.log = log
         self.limits = options.limits
-        self.hostname = socket.getfqdn()
+        self.hostname = fqdn()
         self.account = _network_account(options.username) if os.geteuid() == 0 else None
         password_file, ipauthmap = default_files(self.account is not None)
         self.rules = Rules(
             ordered_sources(options, password_file), ipauthmap, options.configdir,
-            options.vhome_script, options.vdomains_path, Policy(options.pure_proxy, options.throttle_script),
-            self.limits, self.account)
+            options.vhome_script, options.vdomains_path,
+            Policy(options.pure_proxy, options.throttle_script), self.limits, self.account)
         self.mechanisms = self._checked()
 
     def serve_one(self) -> int:
@@ -59,9 +59,11 @@ class SharedAssembly:
         return self._watch(Duties(self, Network.serve_descriptor, once=True))
 
     def supervise(self, daemon: process.Daemon) -> None:
-        """Be the monitor until a signal to end.  Raises StartError."""
-        if self.options.workers > 1:
-            self.log.event('workers-ignored', cause='one process serves the network here')
+        """Be the monitor until a signal to end.  Raises StartError.
+
+        One process serves the network, whatever --workers says: the work is done by the processes
+        of the sessions.
+        """
         _preload()
         duties = Duties(self, lambda network: network.serve(daemon), daemon.notifier,
                         daemon.started)

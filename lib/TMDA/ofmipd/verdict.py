@@ -25,7 +25,6 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from TMDA.ofmipd.sasl import Password
 
 YES = 'yes'
 NO = 'no'
@@ -93,6 +92,7 @@ class AskingSource:
 
     def check(self, credentials, client=None) -> Verdict:
         """Is this login right?  Never raises for what a server or program does."""
+        from TMDA.ofmipd.sasl import Password
         if not isinstance(credentials, Password):
             return Verdict(NO, 'cannot check this mechanism without the password')
         user, password = octets(credentials.user), octets(credentials.password)

@@ -305,9 +305,10 @@ class Wire:
         self.interruptible = False
         try:
             self._say_goodbye()
-            self._stream.finish_output()
-            while linger:
-                self._receive_raw(DATA_BLOCK)
+            if linger:
+                self._stream.finish_output()
+                while True:
+                    self._receive_raw(DATA_BLOCK)
         except WireError:
             pass
         finally:

@@ -17,7 +17,7 @@ import sys
 from typing import BinaryIO, Optional, Sequence
 
 from TMDA import FilterParser
-from TMDA.inject import recipients
+from TMDA.inject import recipients, transport
 from TMDA.inject.envelope import Envelope, Recipient
 from TMDA.inject.limits import Limits
 from TMDA.inject.reply import Outcome, ReplyError
@@ -96,6 +96,7 @@ def inject(name: str, stream: BinaryIO, wanted: Sequence[str], config_file: Opti
         envelope = Envelope(login, tuple(map(Recipient, dict.fromkeys(addresses))))
         received = environ.get('TMDA_OFMIPD_RECEIVED') or _received(name)
         outcome = submit(Submission(user, envelope, spool, received), limits)
+    transport.close()
     return _status(outcome)
 
 
