@@ -83,6 +83,12 @@ def message(size: int) -> bytes:
     return header + line * max((size - len(header)) // len(line), 1) + b'.\r\n'
 
 
+def login_command(login: str) -> bytes:
+    """AUTH for `user:password`."""
+    secret = ('\0' + login.replace(':', '\0', 1)).encode('utf-8')
+    return b'AUTH PLAIN %s\r\n' % base64.b64encode(secret)
+
+
 def drive(plan: Plan, warmup: float, seconds: float,
           mark: Callable[[], None] = lambda: None) -> Result:
     """Send for warmup + seconds and count in the latter; mark() is called at their start and end.
@@ -246,8 +252,7 @@ class Client:
         self.socket.sendall(b'EHLO client.example\r\n')
         yield _MULTILINE
         if self._plan.login:
-            secret = ('\0' + self._plan.login.replace(':', '\0', 1)).encode('utf-8')
-            self.socket.sendall(b'AUTH PLAIN %s\r\n' % base64.b64encode(secret))
+            self.socket.sendall(login_command(self._plan.login))
             yield 1
 
 

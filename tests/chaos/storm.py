@@ -36,8 +36,9 @@ MODES = {  # further options of the daemon; {home} is a directory
 START_SECONDS = 20
 END_SECONDS = 45  # shutdown_seconds and some more
 BETWEEN = (0.15, 0.6)  # seconds from one signal to the next
-# What a session says that needs a process while the one that forks them is dead.
-NO_MONITOR = re.compile(r'(monitor has gone|BrokenPipe|ConnectionReset).*where=(channels|ipc)\.py')
+# What is logged of a session whose own process, or the one that forks it, was killed by us.
+STRUCK = re.compile(r'process=[0-9]+ status=9\b'
+                    r'|(monitor has gone|BrokenPipe|ConnectionReset).*where=(channels|ipc)\.py')
 
 
 class Plan(NamedTuple):
@@ -167,8 +168,8 @@ class Storm:
     def _read_log(self) -> None:
         """Faults of the daemon's own, which it logs."""
         for line in self._log.read_text().split('\n'):
-            if 'event=session-failed' in line and NO_MONITOR.search(line):
-                self.ledger.count('sessions whose monitor was killed')
+            if 'event=session-failed' in line and STRUCK.search(line):
+                self.ledger.count('sessions with a killed process')
             elif 'event=session-failed' in line or 'Traceback' in line:
                 self.faults.append(line)
             if 'event=stopped' in line and 'sessions=0' not in line:

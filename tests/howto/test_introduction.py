@@ -120,8 +120,8 @@ def test_familiarize_yourself_with_the_options_by_reading_the_output_of_help(hom
     run = subprocess.run(command('--help'), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          timeout=60, check=True)
     text = run.stdout.decode()
-    for flag in ('-V', '-h', '-d', '-L', '-b', '-f', '-u', '-c', '-p', '-6', '-C', '-1', '-P', '-t',
-                 '--ssl', '--tls', '--ssl-cert', '--ssl-key', '--ssl-dh', '--ciphers',
+    for flag in ('-V', '-h', '-d', '-L', '-b', '-f', '-u', '-c', '-p', '-6', '-C', '-1', '-P',
+                 '-t', '--ssl', '--tls', '--ssl-cert', '--ssl-key', '--ssl-dh', '--ciphers',
                  '--ssl-no-v2', '--ssl-no-v3', '-a', '-A', '-R', '-m', '-F', '-S', '-v'):
         assert re.search(r'^ +(?:\S+, )?%s\b' % flag, text, re.MULTILINE), flag
 

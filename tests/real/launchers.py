@@ -73,7 +73,7 @@ def wrapper(home: Path, command: list[str]) -> list[str]:
 
 
 def variables(home: Path) -> list[str]:
-    """NAME=VALUE of what our process needs of the test's environment, where a launcher drops it."""
+    """NAME=VALUE of what our process needs of the environment, where a launcher drops it."""
     return ['HOME=%s' % home] + ['%s=%s' % item for item in os.environ.items()
                                  if item[0].startswith(('PYTHON', 'COVERAGE', 'LD_'))]
 
@@ -144,7 +144,8 @@ def run_xinetd(home: Path, service: str) -> list[str]:
 def stunnel(home: Path, port: int, command: list[str]) -> list[str]:
     """stunnel's exec: TLS is done before our process sees anything."""
     path = home / 'stunnel.conf'
-    path.write_text(STUNNEL.format(port=port, certificate=CERTIFICATE, key=KEY, program=command[0]))
+    path.write_text(STUNNEL.format(port=port, certificate=CERTIFICATE, key=KEY,
+                                   program=command[0]))
     return ['stunnel', str(path)]
 
 

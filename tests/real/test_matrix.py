@@ -174,7 +174,8 @@ def test_sources_are_asked_in_the_order_given(setup, tmp_path):
                                   '127.0.0.1:127.0.0.1:%d'])
 def test_ipauthmap_chooses_the_server(setup, tmp_path, line):
     home = make_home(tmp_path)
-    (home / '.tmda' / 'ipauthmap').write_text('# comment\nno line\n' + line % setup.port('imap') + '\n')
+    (home / '.tmda' / 'ipauthmap').write_text(
+        '# comment\nno line\n%s\n' % line % setup.port('imap'))
     with Daemon(home, '-R', 'imap://0.0.0.0') as daemon:
         with connect(daemon.ports, Way('plain')) as client:
             client.ehlo()

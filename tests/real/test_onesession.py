@@ -63,7 +63,8 @@ def test_launcher_starttls(name, home, upstream):
             client.starttls(context=client_context())
             submit(client)
     message, = upstream.messages
-    assert received(message).startswith('from client.example (unknown [%s]) (using TLSv1.3 ' % CLIENT)
+    assert received(message).startswith(
+        'from client.example (unknown [%s]) (using TLSv1.3 ' % CLIENT)
     assert ' with ESMTPSA id ' in received(message)
 
 

@@ -20,7 +20,8 @@ SECURITY = {'ssl': 0, 'starttls': 1}
 
 OLD = ('SSLv2', 'SSLv3', 'TLSv1.0', 'TLSv1.1')
 # What must not be in the name of a suite: no forward secrecy, no authenticated encryption ...
-WEAK = re.compile(r'NULL|EXP|RC[24]|DES|MD5|anon|^A(EC)?DH|PSK|SRP|CBC|SEED|IDEA|CAMELLIA|ARIA|^AES')
+WEAK = re.compile(r'NULL|EXP|RC[24]|DES|MD5|anon|^A(EC)?DH|PSK|SRP|CBC|SEED|IDEA|CAMELLIA|ARIA'
+                  r'|^AES')
 
 
 @pytest.fixture(scope='module', params=['ec', 'rsa'])
@@ -31,7 +32,8 @@ def daemon(request, tmp_path_factory):
         file = home / 'rsa.pem'
         skip_without('openssl')
         subprocess.run(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2',
-                        '-subj', '/CN=localhost', '-keyout', str(file), '-out', str(home / 'cert')],
+                        '-subj', '/CN=localhost', '-keyout', str(file), '-out',
+                        str(home / 'cert')],
                        check=True, timeout=60, stdin=subprocess.DEVNULL,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         file.chmod(0o600)

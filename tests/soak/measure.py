@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chaos.storm import descendants
+from TMDA.ofmipd.crew import MOST_IDLE
 
 SETTLE_SECONDS = 20
+SPARE_THREADS = 2 * MOST_IDLE  # that may wait for work: so many for each of two listeners
 
 
 class Held(NamedTuple):
@@ -47,7 +49,7 @@ def settled(process: int, like: Held | None = None) -> Held:
             now = None  # one has just ended
         is_low = now and (like is None or (
             now.processes <= like.processes and now.descriptors <= like.descriptors
-            and now.threads <= like.threads))
+            and now.threads <= like.threads + SPARE_THREADS))
         if now and (is_low and now == before or time.monotonic() > deadline):
             return now
         before = now

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Shared mode: the daemon with small limits, homes of users, and an upstream that shows who wrote."""
+"""Shared mode: the daemon with small limits, homes of users, and their processes."""
 from __future__ import annotations
 
 import os
@@ -89,6 +89,17 @@ def as_account(name: str) -> dict:
         return {}
     entry = pwd.getpwnam(name)
     return {'user': entry.pw_uid, 'group': entry.pw_gid, 'extra_groups': []}
+
+
+def other_account(directory: Path, name: str) -> str:
+    """The account under which root starts daemons of tests, who can then reach the directory; ''
+    for any other account, which starts them itself."""
+    if os.geteuid() != 0:
+        return ''
+    for one in (directory, *directory.parents):
+        if one.stat().st_mode & 0o055 != 0o055:
+            one.chmod(one.stat().st_mode | 0o055)
+    return name
 
 
 def give(path: Path, account: str) -> None:

@@ -301,7 +301,8 @@ def test_monitor_is_asked_for_a_channel(control):
     assert number == 1
     network.end(number)
     network.ready()
-    assert ours.recv(100) == (REQUEST.pack(OPEN, 1) + REQUEST.pack(END, 1) + REQUEST.pack(READY, 0))
+    asked = REQUEST.pack(OPEN, 1), REQUEST.pack(END, 1), REQUEST.pack(READY, 0)
+    assert ours.recv(100) == b''.join(asked)
 
 
 def test_monitor_that_has_no_room_is_a_temporary_failure(control):

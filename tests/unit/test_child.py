@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The processes of a session, over a channel that the test speaks on: also what a liar would say."""
+"""The processes of a session, over a channel that the test speaks on, also as a liar would."""
 import hashlib
 import hmac
 import json
@@ -16,8 +16,8 @@ from TMDA.ofmipd.child import Child, DescriptorSpool, Rules
 from TMDA.ofmipd.inprocess import Policy
 from TMDA.ofmipd.options import Source
 
-CLIENT = {'session': '1f', 'address': '192.0.2.1', 'name': '', 'port': 1, 'local_address': '192.0.2.9',
-          'local_port': 25}
+CLIENT = {'session': '1f', 'address': '192.0.2.1', 'name': '', 'port': 1,
+          'local_address': '192.0.2.9', 'local_port': 25}
 MESSAGE = b'From: ann@example.com\r\nSubject: x\r\n\r\nhello\r\n'
 SUBMIT = {'sender': 'ann@example.com', 'recipients': [['b@example.net', '', '']],
           'size': len(MESSAGE), 'body': '', 'smtputf8': False, 'ret': '', 'envid': '',
@@ -157,7 +157,8 @@ def test_account_that_nobody_may_become_is_refused(rules, user, code, cause):
 
 
 def test_name_with_a_directory_is_the_owners_with_configdir(rules, tmp_path, monkeypatch):
-    monkeypatch.setattr(child, 'find', lambda name, network: privileges.Account(name, 1, 1, '', ''))
+    monkeypatch.setattr(child, 'find',
+                        lambda name, network: privileges.Account(name, 1, 1, '', ''))
     import pwd
     with Asked(rules(account=privileges.find('nobody'))) as asked:
         asked.link.send('password', {'user': 'ann', 'password': 'secret'}, soon())
@@ -212,8 +213,8 @@ def test_judge_names_the_file(tmp_path):
     lambda asked: asked.link.send('submit', SUBMIT, soon(), MESSAGE),
     lambda asked: asked.link.send('client', CLIENT, soon()),
     lambda asked: asked.link.send('identity', {'login': 'ann'}, soon()),
-    lambda asked: asked.link.send('password', {'user': 'ann', 'password': 'secret', 'login': 'bob'},
-                                  soon()),
+    lambda asked: asked.link.send(
+        'password', {'user': 'ann', 'password': 'secret', 'login': 'bob'}, soon()),
     lambda asked: asked.link.send('password', {'user': 'ann', 'password': 'secret'}, soon(),
                                   descriptor=0),
     lambda asked: asked.sock.sendall(b'\xff' * 100),
@@ -273,7 +274,7 @@ class Served:
 def sent(tmp_path):
     """A configuration for ann whose sendmail writes what it gets to files."""
     script = tmp_path / 'sendmail'
-    script.write_text('#!/bin/sh\necho "$@" >%s/arguments\ncat >%s/message\n' % (tmp_path, tmp_path))
+    script.write_text('#!/bin/sh\ncd %s\necho "$@" >arguments\ncat >message\n' % tmp_path)
     script.chmod(0o755)
     (tmp_path / 'ann' / 'config').write_text(
         'MAIL_TRANSPORT = "sendmail"\nSENDMAIL_PROGRAM = %r\nACTION_OUTGOING = "bare"\n'
@@ -309,7 +310,8 @@ def test_message_in_a_file_is_sent(rules, sent, tmp_path):
 
 
 @pytest.mark.parametrize('code', [
-    'raise SystemExit(0)', 'import sys; sys.exit()', '1/0', 'raise KeyboardInterrupt', 'syntax error',
+    'raise SystemExit(0)', 'import sys; sys.exit()', '1/0', 'raise KeyboardInterrupt',
+    'syntax error',
     'import os; os.setuid(0); raise ValueError',
 ])
 def test_configuration_that_fails_is_a_temporary_failure(rules, sent, code):

@@ -11,7 +11,8 @@ import pytest
 
 from support import wait_for
 from support.daemon import PROGRAM, signal_process
-from support.shared import SharedDaemon, as_account, launcher, log_in, make_config, make_passwords
+from support.shared import (SharedDaemon, as_account, launcher, log_in, make_config,
+                            make_passwords, other_account)
 from support.talk import Talk
 from support.upstream import Upstream
 
@@ -26,8 +27,8 @@ needs_analyze = pytest.mark.skipif(not shutil.which('systemd-analyze'),
 def run(*command, **keywords):
     """The finished process with its output as text."""
     return subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
-                          check=False, timeout=60, **keywords)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+                          universal_newlines=True, check=False, **keywords)
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def test_unit_is_well_formed(units, name):
     user = ['--user'] if 'user' in name else []
     done = run('systemd-analyze', 'verify', '--man=no', *user, units / name,
                env=dict(os.environ, XDG_RUNTIME_DIR=str(units)))
-    assert (done.returncode, [line for line in done.stdout.splitlines() if name in line]) == (0, [])
+    assert done.returncode == 0
+    assert not [line for line in done.stdout.splitlines() if name in line]
 
 
 @needs_analyze
@@ -68,7 +70,8 @@ def test_service_options_are_understood():
 def test_sysconfig_options_are_understood():
     import shlex
     from TMDA.ofmipd.options import parse
-    lines = re.findall(r'(?m)^#?TOFMIPD_OPTIONS="(.*)"$', (CONTRIB / 'tofmipd.sysconfig').read_text())
+    text = (CONTRIB / 'tofmipd.sysconfig').read_text()
+    lines = re.findall(r'(?m)^#?TOFMIPD_OPTIONS="(.*)"$', text)
     assert len(lines) == 3
     for line in lines:
         assert parse(shlex.split(line)).listeners
@@ -77,10 +80,7 @@ def test_sysconfig_options_are_understood():
 @pytest.fixture
 def account(unprivileged, tmp_path):
     """The account of daemons; it can reach the directory of the test."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if os.access(directory, os.W_OK) and directory != Path('/'):
-            directory.chmod(directory.stat().st_mode | 0o055)
-    return unprivileged if os.geteuid() == 0 else ''
+    return other_account(tmp_path, unprivileged)
 
 
 @pytest.mark.skipif(not shutil.which('systemd-socket-activate'),

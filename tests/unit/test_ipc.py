@@ -10,8 +10,8 @@ import pytest
 from TMDA.inject.reply import Reply, reply
 from TMDA.ofmipd import ipc
 
-SUBMIT = {'sender': 'a@example.com', 'recipients': [['b@example.net', '', '']], 'size': 3, 'body': '',
-          'smtputf8': False, 'ret': '', 'envid': '', 'received': 'from x', 'session': '1f'}
+SUBMIT = {'sender': 'a@example.com', 'recipients': [['b@example.net', '', '']], 'size': 3,
+          'body': '', 'smtputf8': False, 'ret': '', 'envid': '', 'received': 'from x', 'session': '1f'}
 PASSWORD = {'user': 'bobby', 'password': 'FooBar'}
 
 
@@ -106,7 +106,8 @@ def test_frame_that_is_wrong_is_broken(pair, data):
 
 
 @pytest.mark.parametrize('name, value', [
-    ('sender', None), ('sender', 'x' * 4097), ('recipients', {}), ('recipients', ['b@example.net']),
+    ('sender', None), ('sender', 'x' * 4097), ('recipients', {}),
+    ('recipients', ['b@example.net']),
     ('recipients', [['b@example.net', '']]), ('recipients', [[1, '', '']]), ('size', -1),
     ('size', True), ('size', 1.0), ('size', '3'), ('body', 'BINARYMIME'), ('smtputf8', 0),
 ])
@@ -117,8 +118,8 @@ def test_submit_with_a_wrong_field_is_broken(pair, name, value):
 
 
 @pytest.mark.parametrize('facts', [
-    {'event': 'login-failed'}, {'session': 'x'}, {'client': '1.2.3.4'}, {'user': 'x'}, {'a b': 'x'},
-    {'a\n': 'x'}, {'': 'x'}, {'A': 'x'}, {'a': None}, {'a': ['x']}, {'a': 'x' * (ipc.TEXT + 1)},
+    {'event': 'login-failed'}, {'session': 'x'}, {'client': '1.2.3.4'}, {'user': 'x'},
+    {'a b': 'x'},    {'a\n': 'x'}, {'': 'x'}, {'A': 'x'}, {'a': None}, {'a': ['x']}, {'a': 'x' * (ipc.TEXT + 1)},
     {'x%s' % chr(97 + number // 26) + chr(97 + number % 26): 1 for number in range(ipc.FACTS + 1)},
 ])
 def test_outcome_with_foreign_facts_is_broken(pair, facts):
@@ -128,7 +129,8 @@ def test_outcome_with_foreign_facts_is_broken(pair, facts):
         pair[1].receive(('outcome',), soon())
 
 
-@pytest.mark.parametrize('number, body_limit', [(1, -1), (2, 0), (2, 10), (ipc.DESCRIPTORS + 3, 10)])
+@pytest.mark.parametrize('number, body_limit', [
+    (1, -1), (2, 0), (2, 10), (ipc.DESCRIPTORS + 3, 10)])
 def test_descriptors_too_many_are_broken_and_closed(pair, number, body_limit):
     before = descriptors_open()
     socket.send_fds(pair[2], [octets(['password', PASSWORD])], [0] * number)

@@ -110,7 +110,7 @@ def test_scram_example_of_the_rfc(monkeypatch):
     """RFC 7677 section 3: user `user`, password `pencil`."""
     monkeypatch.setattr(sasl, 'encode_base64', lambda data: (
         rb'%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0' if data == b'chance' else base64.b64encode(data)))
-    monkeypatch.setattr(sasl.secrets, 'token_bytes', lambda size: b'chance')
+    monkeypatch.setattr(sasl.os, 'urandom', lambda size: b'chance')
     steps = sasl.scram_sha_256(b'n,,n=user,r=rOprNGfwEbeRWgbNEkqO', HOST)
     assert next(steps) == Lookup('user')
     salt = base64.b64decode('W22ZaJ0SNY7soEsUEjb6gQ==')

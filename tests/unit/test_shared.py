@@ -15,7 +15,7 @@ import pytest
 from support import wait_for
 from support.daemon import until
 from support.shared import (MISDEEDS, SharedDaemon, as_account, give, launcher, log_in,
-                            make_config, make_passwords, processes, send)
+                            make_config, make_passwords, other_account, processes, send)
 from support.talk import CERTIFICATE, KEY, Talk
 from support.upstream import Upstream
 
@@ -25,11 +25,7 @@ DEADLINE = 2  # seconds that a message may take where a test waits for that
 @pytest.fixture
 def place(tmp_path, unprivileged):
     """A directory that the account of the daemon can reach."""
-    account = unprivileged if os.geteuid() == 0 else ''
-    for directory in (tmp_path, *tmp_path.parents):
-        if os.access(directory, os.W_OK) and directory != Path('/'):
-            directory.chmod(directory.stat().st_mode | 0o055)
-    return tmp_path, account
+    return tmp_path, other_account(tmp_path, unprivileged)
 
 
 @pytest.fixture
@@ -312,7 +308,7 @@ def test_one_session_is_served_by_the_same_processes(place, upstream):
         command, account, ['EHLO x', 'AUTH PLAIN AGFubgBzZWNyZXQ=', 'MAIL FROM:<a@example.com>',
                            'RCPT TO:<b@example.net>', 'DATA', 'Subject: x\r\n\r\nx\r\n.', 'QUIT'],
         env=dict(os.environ, TCPREMOTEIP='192.0.2.7'))
-    assert [line[:3] for line in replies] == ['220', '250', '235', '250', '250', '354', '250', '221']
+    assert [line[:3] for line in replies] == '220 250 235 250 250 354 250 221'.split()
     assert status == 0, log
     assert 'client=192.0.2.7' in log
     assert len(upstream.messages) == 1

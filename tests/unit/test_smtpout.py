@@ -194,7 +194,7 @@ def test_smuggling_out_dots(upstream, body, pieces):
             @staticmethod
             def chunks():
                 return (body[start:start + pieces] for start in range(0, len(body), pieces))
-        object.__setattr__(message, 'body', InPieces)
+        message = message._replace(body=InPieces)
     assert send(upstream, message).reply.code == 250
     expected = HEADER + body + (b'' if (HEADER + body).endswith(b'\r\n') else b'\r\n')
     assert [message.data for message in upstream.messages] == [expected]
@@ -221,7 +221,7 @@ def test_content_large_is_streamed():
         for _block in range(size // (len(line) * 1024)):
             spool.write(line * 1024)
         large = delivery('a@b', ANN)
-        object.__setattr__(large, 'body', spool)
+        large = large._replace(body=spool)
         tracemalloc.start()
         try:
             assert send(upstream, large).reply.code == 250

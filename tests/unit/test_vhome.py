@@ -29,9 +29,11 @@ def test_login_is_split(text, user):
 
 
 @pytest.mark.parametrize('text', [
-    'ann', '', '@', 'ann@', '@example.com', 'a@b@example.com', '../ann@example.com', '..@example.com',
+    'ann', '', '@', 'ann@', '@example.com', 'a@b@example.com', '../ann@example.com',
+    '..@example.com',
     '-ann@example.com', 'ann@-example.com', 'ann@../x', 'ann@.example.com', 'ann@a..b', 'ann@a/b',
-    'ann@a b', 'a\0b@example.com', 'a\nb@example.com', 'ann@' + 'x' * 254, 'x' * 256 + '@example.com',
+    'ann@a b', 'a\0b@example.com', 'a\nb@example.com', 'ann@' + 'x' * 254,
+    'x' * 256 + '@example.com',
 ])
 def test_login_that_is_unsafe_is_refused(text):
     with pytest.raises(UnsafeLogin):

@@ -161,7 +161,8 @@ class Channel:
             self._link.send(kind, fields, deadline)
             frame = self._link.receive((wanted, 'refused'), deadline, ipc.LARGE)
         except (ipc.TimedOut, ipc.Ended, ipc.Broken) as error:
-            raise self._failed(CANNOT_TELL, 'login: %s %s' % (type(error).__name__, error)) from None
+            cause = 'login: %s %s' % (type(error).__name__, error)
+            raise self._failed(CANNOT_TELL, cause) from None
         self._backend.mechanisms = tuple(frame.fields['mechanisms'])
         if frame.kind == 'refused':
             raise ReplyError(ipc.reply_of(frame.fields), frame.fields['cause'])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the processes of one session do, without privileges, over the channel to its client's thread.
+"""What the processes of one session do, without privileges, over the channel of that session.
 
 privileges.session() forks and changes accounts; it calls, of the Child made at the start,
 
@@ -47,8 +47,8 @@ MECHANISMS = {'scram_start': 'SCRAM-SHA-256', 'scram': 'SCRAM-SHA-256', 'cram_md
 PASSED_ON = ('GLOBAL_TMDARC', 'LANG', 'LC_ALL', 'LC_CTYPE', 'TMDA_SENDMAIL_PROGRAM', 'TZ')
 PATH = '/usr/local/bin:/usr/bin:/bin'
 INTERNAL_ERROR = reply(451, '4.3.0', 'Internal error; try again later')
-# Fields of a submit frame that a Transaction has by the same name.
-TRANSACTION = ('sender', 'body', 'smtputf8', 'ret', 'envid', 'received', 'session')
+# Fields of a submit frame that make a Transaction.
+TRANSACTION = ('sender', 'body', 'smtputf8', 'ret', 'envid', 'session')
 BLOCK = 262144              # octets of a spool file read at a time
 LOGIN_DELAY = 30            # seconds that the network process may wait after a failed login
 FORKED = os.EX_SOFTWARE     # exit status of a copy that a user's code made of the process
@@ -116,7 +116,8 @@ class Child:
                                if name != 'session'})
             chain = self._chain(rooted, copies)
             while True:
-                answer = self._answer(link, link.receive(ipc.BEFORE_LOGIN, deadline), chain, client)
+                frame = link.receive(ipc.BEFORE_LOGIN, deadline)
+                answer = self._answer(link, frame, chain, client)
                 if answer:
                     return answer
         except ipc.Broken as error:
@@ -248,7 +249,7 @@ class Child:
                 raise ipc.Broken('submit: too many recipients')
             transaction = Transaction(**{name: fields[name] for name in TRANSACTION})
             transaction.recipients += [Recipient(*one) for one in fields['recipients']]
-            transaction.spool = spool
+            transaction.spool, transaction.received = spool, fields['received']
             try:
                 outcome = backend.submit(identity, transaction)
             except ReplyError as refusal:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the processes of shared mode do: the place where monitor.py and privileges.py meet the rest.
+"""What the processes of shared mode do: here monitor.py and privileges.py meet the rest.
 
 Made by shared.py before the first fork.  The monitor calls it as root in global mode, so it is as
 short as they are.
@@ -95,7 +95,7 @@ class Duties:
 
     def refresh(self) -> str:
         """Read changed password files; what is wrong with them, which is logged as well."""
-        problems = [problem for problem in (secret.refresh() for secret in self._secrets) if problem]
+        problems = list(filter(None, (secret.refresh() for secret in self._secrets)))
         for problem in problems:
             self.log.event('source-trouble', cause=problem)
         return '; '.join(problems)
@@ -113,7 +113,8 @@ class Duties:
 
     def ask(self, channel: socket.socket, rooted: dict) -> bytes:
         """See Child.ask."""
-        return self._child.ask(channel, rooted, {one.path: one.descriptor for one in self._secrets})
+        copies = {secret.path: secret.descriptor for secret in self._secrets}
+        return self._child.ask(channel, rooted, copies)
 
 
 def _let_go_of_client() -> None:

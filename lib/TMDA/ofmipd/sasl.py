@@ -162,7 +162,8 @@ def cram_md5(initial: bytes | None, hostname: str) -> Generator:
     """CRAM-MD5: a challenge that is never used twice, answered with user and HMAC."""
     if initial is not None:
         raise Malformed('CRAM-MD5 has no initial response')
-    challenge = ('<%d.%d@%s>' % (int.from_bytes(os.urandom(8), 'big'), time.time(), hostname)).encode('utf-8')
+    chance = int.from_bytes(os.urandom(8), 'big')
+    challenge = ('<%d.%d@%s>' % (chance, time.time(), hostname)).encode('utf-8')
     name, _, digest = (yield Challenge(challenge)).rpartition(b' ')
     digest_text = digest.decode('ascii', 'replace').lower()
     if not _MD5_HEX.match(digest_text):

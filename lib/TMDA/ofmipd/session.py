@@ -125,7 +125,7 @@ class Session:
             self._serve_command()
 
     def _prepare(self) -> None:
-        """Send the greeting, then load what commands need: with -1 the client waits for a start."""
+        """Send the greeting, then load what commands need: with -1 clients wait for a start."""
         self._wire.flush()
         from TMDA.ofmipd import grammar  # noqa: F401
         from TMDA.ofmipd.login import Login

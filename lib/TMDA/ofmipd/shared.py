@@ -38,7 +38,7 @@ PRELOADED = ('TMDA.Cookie', 'TMDA.Defaults', 'TMDA.FilterParser', 'TMDA.inject.s
 
 
 class SharedAssembly:
-    """Made of Options by main; raises StartError.  See assembly.Assembly, for which it stands in."""
+    """Made of Options by main, raises StartError; stands in for assembly.Assembly."""
 
     def __init__(self, options: Options, log: logs.Log):
         check_paths(options)

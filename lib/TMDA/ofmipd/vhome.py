@@ -114,9 +114,10 @@ class VirtualHomes:
         import subprocess
         deadline = monotonic() + self._seconds
         try:
-            with subprocess.Popen([self._script, user.name, user.domain], stdin=subprocess.DEVNULL,
+            with subprocess.Popen([self._script, user.name, user.domain], cwd='/',
+                                  env=dict(self._environ), stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                  env=dict(self._environ), cwd='/', start_new_session=True) as script:
+                                  start_new_session=True) as script:
                 try:
                     printed = _read(script.stdout.fileno(), deadline)
                     return script.wait(max(deadline - monotonic(), 0)), printed
