@@ -237,7 +237,6 @@ def session(channel: socket.socket, duties) -> None:
     asker = os.fork()
     if not asker:
         try:
-            os.close(reader)
             rooted = {spec: ask_as_root(source, channel)
                       for spec, source in duties.root_sources.items()}
             become(duties.account)
