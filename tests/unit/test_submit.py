@@ -204,3 +204,10 @@ class TestPureProxy:
         home.filter('to * keyword=k\n')
         assert home.send(pure_proxy=True, environ=program).reply.code == 250
         assert upstream.messages[0].mail_from.startswith('alice-keyword-k.')
+
+
+def test_configuration_that_forks_sends_once(home, upstream):
+    home.config('import os, warnings\nwarnings.simplefilter("ignore")\n'
+                'FORKED = os.fork()\nif FORKED: os.waitpid(FORKED, 0)')
+    assert home.send().reply.code == 250
+    assert len(upstream.messages) == 1

@@ -71,9 +71,10 @@ def _recorder(book: Book, log, server: Server):
 
 def _close_upstream() -> None:
     """Say goodbye on the connections that are kept, if a message was ever sent."""
-    transport = sys.modules.get('TMDA.inject.transport')
-    if transport is not None:
-        transport.close()
+    pool = sys.modules.get('TMDA.inject.pool')
+    shared = getattr(pool, 'shared', None)  # which is missing while the module is being imported
+    if shared is not None:
+        shared.close()
 
 
 def _until_ended(daemon: Daemon, signals: Signals, server: Server) -> None:
