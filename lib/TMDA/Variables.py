@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from TMDA import Kinds
 from TMDA.MessageOs import expand_home
 
-if TYPE_CHECKING:
-    from TMDA.Defaults import Namespace
-
 
 class Variable(NamedTuple):
-    """A variable: `default` is a value, or a function of the Namespace if it must be computed.
+    """A variable: `default` is a value, or a function of the names (Defaults.Namespace).
 
     `environ` names an environment variable that wins over the configuration.
     """
@@ -52,7 +49,7 @@ def _account(environ: Dict[str, str]) -> Any:
         return None
 
 
-def _full_name(names: Namespace) -> str:
+def _full_name(names: Any) -> str:
     name = _first_of(names.environ, 'TMDANAME', 'QMAILNAME', 'NAME', 'MAILNAME')
     if not name:
         account = _account(names.environ)
@@ -60,7 +57,7 @@ def _full_name(names: Namespace) -> str:
     return Kinds.line(name, names.home)
 
 
-def _user_name(names: Namespace) -> str:
+def _user_name(names: Any) -> str:
     name = _first_of(names.environ, 'TMDAUSER', 'QMAILUSER', 'USER', 'LOGNAME')
     if not name:
         account = _account(names.environ)
@@ -76,29 +73,29 @@ def _own_domain_name() -> str:
     return socket.getfqdn()
 
 
-def _host_name(names: Namespace) -> str:
+def _host_name(names: Any) -> str:
     name = _first_of(names.environ, 'TMDAHOST', 'QMAILHOST', 'MAILHOST')
     return Kinds.address_part(name or _own_domain_name(), names.home)
 
 
-def _sendmail(names: Namespace) -> str:
+def _sendmail(names: Any) -> str:
     places = ('/usr/sbin/sendmail', '/usr/lib/sendmail')
     return next((place for place in places if os.path.isfile(place)), places[0])
 
 
-def _cookie_format(names: Namespace) -> str:
+def _cookie_format(names: Any) -> str:
     return '1.3' if names.is_set('HMAC_ALGO') or names.is_set('HMAC_ROUNDS') else '1.1'
 
 
-def _in_data(*parts: str) -> Callable[[Namespace], str]:
+def _in_data(*parts: str) -> Callable[[Any], str]:
     return lambda names: os.path.join(names['DATADIR'], *parts)
 
 
-def _by_format(old: Any, new: Any) -> Callable[[Namespace], Any]:
+def _by_format(old: Any, new: Any) -> Callable[[Any], Any]:
     return lambda names: old if names['COOKIE_FORMAT'] == '1.1' else new
 
 
-def _same_as(name: str) -> Callable[[Namespace], Any]:
+def _same_as(name: str) -> Callable[[Any], Any]:
     return lambda names: names[name]
 
 

@@ -77,19 +77,6 @@ def imports_of(module):
     return set(imports_in(MODULES[module].read_text(encoding='utf-8')))
 
 
-class WithoutTyping(ast.NodeTransformer):
-    """Takes the blocks under "if TYPE_CHECKING" out of a tree."""
-
-    def visit_If(self, node):
-        is_typing = isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING'
-        return node.orelse if is_typing else self.generic_visit(node)
-
-
-def without_typing(source):
-    """The source text as the interpreter runs it."""
-    return ast.unparse(WithoutTyping().visit(ast.parse(source)))
-
-
 def is_standard(name):
     """Whether the running Python brings this top-level module."""
     spec = importlib.util.find_spec(name)
@@ -145,7 +132,7 @@ def test_imports_no_names_that_are_gone(module):
 
 
 def test_imports_no_circle():
-    graph = {module: set(imports_in(without_typing(path.read_text(encoding='utf-8'))))
+    graph = {module: set(imports_in(path.read_text(encoding='utf-8')))
              for module, path in MODULES.items()}
     for module in MODULES:
         circle = circle_from(module, graph)
@@ -167,11 +154,6 @@ def test_imports_circle_is_found():
 ])
 def test_imports_are_read_from_source(source, names):
     assert set(imports_in(source)) == names
-
-
-def test_imports_for_type_checkers_are_left_out():
-    source = 'if TYPE_CHECKING:\n    import ssl\nimport os'
-    assert set(imports_in(without_typing(source))) == {'os'}
 
 
 def bare_python(code):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Callable
+from typing import Callable
 
 from TMDA.ofmipd import privileges
 from TMDA.ofmipd.child import Child, judge
@@ -18,9 +18,6 @@ from TMDA.ofmipd.logs import stderr_is_the_client
 from TMDA.ofmipd.network import TLS_OPTIONS, live
 from TMDA.ofmipd.notify import Notifier
 from TMDA.ofmipd.sources import build
-
-if TYPE_CHECKING:
-    from TMDA.ofmipd.shared import SharedAssembly
 
 ROOT_SOURCES = ('authprog', 'pam')  # that need root to check passwords
 
@@ -35,7 +32,7 @@ class Duties:
     sources that only root can ask, by options.Source.
     """
 
-    def __init__(self, assembly: SharedAssembly, life: Callable, notifier: Notifier | None = None,
+    def __init__(self, assembly, life: Callable, notifier: Notifier | None = None,
                  started: Callable[[], None] = lambda: None, once: bool = False):
         self.account = assembly.account
         self.log = assembly.log

@@ -27,7 +27,6 @@ from TMDA.ofmipd.session import Service
 
 if TYPE_CHECKING:
     from TMDA.ofmipd.process import Daemon
-    from TMDA.ofmipd.shared import SharedAssembly
 
 NEWS_LIMIT = 16  # octets of a message on the news socket
 TLS_OPTIONS = {'c': 'ssl_cert', 'k': 'ssl_key', 'd': 'ssl_dh'}
@@ -36,7 +35,7 @@ TLS_OPTIONS = {'c': 'ssl_cert', 'k': 'ssl_key', 'd': 'ssl_dh'}
 class Network:
     """See the module.  news has the first files already.  Raises StartError."""
 
-    def __init__(self, assembly: SharedAssembly, monitor: Monitor, news: socket.socket,
+    def __init__(self, assembly, monitor: Monitor, news: socket.socket,
                  lifeline: int):
         self.options = assembly.options
         self.log = assembly.log
@@ -116,7 +115,7 @@ class Network:
             self._certificate = Certificate(Options(**dict(vars(self.options), **paths)))
 
 
-def live(assembly: SharedAssembly, control: socket.socket, news: socket.socket, lifeline: int,
+def live(assembly, control: socket.socket, news: socket.socket, lifeline: int,
          life: Callable[[Network], None]) -> int:
     """Make a Network and call life(network); the exit status."""
     try:
