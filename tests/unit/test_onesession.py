@@ -115,3 +115,22 @@ def test_one_session_that_cannot_start_says_421(home):
     assert session.talk.reply() == '421 4.3.0 Service not available'
     assert session.talk.at_end()
     assert session.end()[0] == 78
+
+
+def test_certificate_that_is_broken_shows_at_starttls(tmp_path):
+    """-1 reads it then, because its client would wait for that; a missing file shows at the start."""
+    broken = tmp_path / 'broken.pem'
+    broken.write_text('no certificate\n')
+    home = make_home(tmp_path)
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(command('-1', '--tls=on', '--ssl-cert=%s' % broken, '--ssl-key=%s' % broken),
+                               stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+                               env=dict(os.environ, HOME=str(home)))
+    theirs.close()
+    talk = Talk(ours)
+    assert talk.line().startswith('220 ')
+    talk.ask('EHLO client.example')
+    assert talk.ask('STARTTLS').startswith('454 4.7.0')
+    talk.ask('QUIT')
+    talk.close()
+    assert b'there is no PEM certificate in it' in process.communicate()[1]

@@ -38,7 +38,12 @@ class Assembly:
         self.limits = options.limits
         self.networks = options.proxy_protocol
         self.hostname = fqdn()
-        self.certificate = _certificate(options, log) if options.wants_tls else None
+        self.certificate = None
+        if options.one_session and options.tls:
+            # One session asks once, and may never: its client waits for the import of ssl only then.
+            self.certificate = lambda: _certificate(options, log)()
+        elif options.wants_tls:
+            self.certificate = _certificate(options, log)
         self._chain = _chain(options, self.limits.source_seconds, log)
         self._guard = Guard(self.limits)
         self._backend = InProcess(self._chain, Accounts(options.configdir, os.environ),
