@@ -3,8 +3,8 @@
 
 The wings are TMDA, TMDA.inject, TMDA.ofmipd; each may import itself and those
 before it.  TMDA.tools holds the mains of the companion commands: it may import
-all and nothing imports it.  Imports inside functions count like any others;
-those that only a type checker sees may make a circle.
+all and nothing imports it.  Imports inside functions count like any others,
+also those that only a type checker sees.
 """
 import ast
 import importlib.util
