@@ -111,6 +111,8 @@ class Filter:
     def __init__(self, path: str, rules: List[Rule], depends_on_recipient: bool) -> None:
         self.path = path
         self.rules = rules
+        self._matches = [Match(rule.action, rule, f'{rule.condition} {_shown(rule.action)}')
+                         for rule in rules]
         self._depends_on_recipient = depends_on_recipient
 
     def match(self, query: Query) -> Optional[Match]:
@@ -119,10 +121,11 @@ class Filter:
         Raises MatchError for a rule on the way that can't be used, and FilterError if a filter
         that names its recipient has mistakes when that is filled in.
         """
-        rules = self.rules
+        matches = self._matches
         if self._depends_on_recipient:
-            rules = _Reading(query.settings, query.recipient).read(self.path).rules
-        for rule in rules:
+            matches = _Reading(query.settings, query.recipient).read(self.path)._matches
+        for match in matches:
+            rule = match.rule
             try:
                 found = rule.source.lookup(query)
             except (SourceError, ValueError) as error:
@@ -130,23 +133,22 @@ class Filter:
             except OSError as error:
                 raise MatchError(rule.file, rule.line, f'"{rule.source.name}": {error}') from error
             if found is not None:
-                return _matched(rule, found, query)
+                return _listed(rule, found, query) if found else match
         return None
 
 
-def _matched(rule: Rule, found: str, query: Query) -> Match:
-    action = rule.action
-    if found:
-        action = parse_action(found)
-        cause = f'{found!r}, listed for {query.keys(rule.source.side)[0]}'
-        if action.kind == 'unknown':
-            raise MatchError(rule.file, rule.line,
-                             f'"{rule.source.name}": missing or bogus <action> field: {cause}')
-        try:
-            FilterActions.check_intervals(action)
-        except IntervalError as error:
-            raise MatchError(rule.file, rule.line,
-                             f'"{rule.source.name}": {error}: {cause}') from None
+def _listed(rule: Rule, found: str, query: Query) -> Match:
+    """The match of a rule whose list has an action of its own for the address."""
+    action = parse_action(found)
+    cause = f'{found!r}, listed for {query.keys(rule.source.side)[0]}'
+    if action.kind == 'unknown':
+        raise MatchError(rule.file, rule.line,
+                         f'"{rule.source.name}": missing or bogus <action> field: {cause}')
+    try:
+        FilterActions.check_intervals(action)
+    except IntervalError as error:
+        raise MatchError(rule.file, rule.line,
+                         f'"{rule.source.name}": {error}: {cause}') from None
     return Match(action, rule, f'{rule.condition} {_shown(action)}')
 
 

@@ -497,3 +497,21 @@ def test_fork_of_a_session_is_cheap(global_mode, place):
         with open('/proc/%d/smaps_rollup' % child) as file:
             private = sum(int(line.split()[1]) for line in file if line.startswith('Private_'))
         assert private < 6 * 1024  # kB
+
+
+def test_xinetd_with_user_root_serves_every_account_as_itself(place, upstream, tmp_path):
+    """The how-to's service: xinetd starts -1 as root for each connection."""
+    from real.launchers import CLIENT, connect, launched
+    for account in (place.ann, place.bob):
+        make_config(Path(account.pw_dir) / '.tmda', upstream, SHOW, account.pw_name)
+    passwords = make_passwords(place.path / 'passwords', place.ann.pw_name, place.bob.pw_name)
+    os.chown(passwords, 0, 0)
+    options = ('-u', place.network.pw_name, '-a', passwords)
+    with launched('xinetd', tmp_path, *options) as server:
+        for account in (place.ann, place.bob):
+            with connect(server.port) as client:
+                client.login(account.pw_name, 'secret')
+                client.sendmail('a@example.com', ['b@example.net'], 'Subject: x\r\n\r\nx\r\n')
+    assert header(upstream, 'X-Uids') == [' '.join([str(account.pw_uid)] * 3)
+                                          for account in (place.ann, place.bob)]
+    assert all(CLIENT.encode() in message.data.split(b'\r\n')[0] for message in upstream.messages)

@@ -13,6 +13,7 @@ from TMDA import Address, FilterParser
 from TMDA.Errors import ConfigError
 
 LITERAL = ('text', 'shell', 'python')  # kinds whose result is text, inserted as it is
+OF_RECIPIENT = ('sender', 'domain', 'shell', 'python')  # kinds that may differ for each recipient
 COMMAND_SECONDS = 30
 OUTPUT_LIMIT = 65536  # octets read of a command's output
 
@@ -30,6 +31,11 @@ def address(context: Context, action: FilterParser.Action, recipient: str) -> st
     """The address that action gives for recipient, or None where the author's own is to be used."""
     make = _MAKERS.get(action.kind)
     return make(context, action.option, recipient) if make else None
+
+
+def looks_at_recipient(action: FilterParser.Action) -> bool:
+    """False if action, with all its tags, means the same whoever the recipient is."""
+    return action.kind in OF_RECIPIENT or any(part.kind in OF_RECIPIENT for _, part in action.tags)
 
 
 def literal(context: Context, action: FilterParser.Action, recipient: str) -> str:

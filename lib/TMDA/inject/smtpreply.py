@@ -47,11 +47,12 @@ class AnswerReader:
 
     def __init__(self):
         self._data = b''
+        self._at = 0  # what lies before was read
 
     @property
     def pending(self) -> bool:
         """True when octets have come that belong to no answer read so far."""
-        return bool(self._data)
+        return self._at < len(self._data)
 
     def read(self, stream, deadline: float) -> Answer:
         """The next answer out of a stream (smtpstream).
@@ -62,31 +63,30 @@ class AnswerReader:
         """
         first = None
         lines: list[bytes] = []
-        size = 0
+        limit = ANSWER_LIMIT
         while True:
-            line = self._line(stream, deadline, ANSWER_LIMIT - size)
-            size += len(line)
-            match = _LINE.match(line)
+            end = self._data.find(b'\n', self._at) + 1
+            if (end or len(self._data) + 1) - self._at > limit:
+                raise BadAnswer('SMTP reply of more than %d octets' % ANSWER_LIMIT)
+            if not end:
+                self._receive(stream, deadline)
+                continue
+            match = _LINE.match(self._data, self._at, end)
             if match is None or first not in (None, match.group(1)):
-                raise BadAnswer('no SMTP reply: %r' % line[:80])
+                raise BadAnswer('no SMTP reply: %r' % self._data[self._at:end][:80])
             first, separator, text = match.groups()
             lines.append(text or b'')
+            limit -= end - self._at
+            self._at = end
             if separator != b'-':
                 return Answer(int(first), tuple(lines))
 
-    def _line(self, stream, deadline: float, limit: int) -> bytes:
-        """One line with its LF, at most limit octets."""
-        while True:
-            end = self._data.find(b'\n') + 1
-            if end > limit or (not end and len(self._data) >= limit):
-                raise BadAnswer('SMTP reply of more than %d octets' % ANSWER_LIMIT)
-            if end:
-                line, self._data = self._data[:end], self._data[end:]
-                return line
-            data = stream.receive(deadline)
-            if not data:
-                raise ConnectionResetError('connection closed by the upstream server')
-            self._data += data
+    def _receive(self, stream, deadline: float) -> None:
+        data = stream.receive(deadline)
+        if not data:
+            raise ConnectionResetError('connection closed by the upstream server')
+        self._data = self._data[self._at:] + data
+        self._at = 0
 
 
 def passed_on(answer: Answer, about: str = '') -> Reply:

@@ -75,9 +75,14 @@ def tag(settings, cookies, message: Message, envelope: Envelope, now: int,
     context = actions.Context(settings, cookies, author.address, now)
     chooser = Chooser(settings, author.address, override)
     groups: dict[Tags, list] = {}
+    known: dict[FilterParser.Action, Tags] = {}  # of actions that mean the same for everybody
     for recipient in envelope.recipients:
         action, text = chooser.choose(recipient.address)
-        tags = resolve(context, author, action, recipient.address, envelope.sender == '')
+        tags = known.get(action)
+        if tags is None:
+            tags = resolve(context, author, action, recipient.address, envelope.sender == '')
+            if not actions.looks_at_recipient(action):
+                known[action] = tags
         wants_append = action.kind == 'bare' and action.option == 'append'
         note = Note(recipient.address, text, action.kind, wants_append)
         groups.setdefault(tags, []).append((recipient, note))
