@@ -2,6 +2,7 @@
 """contrib/fail2ban: Debian's fail2ban-regex finds who guesses, in lines that the program wrote."""
 import base64
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ FOLDER = Path(__file__).resolve().parents[2] / 'contrib' / 'fail2ban'
 FILTER = FOLDER / 'filter.d' / 'tmda-ofmipd.conf'
 INJECTED = 'x" event=login-failed session=ab client=198.51.100.99 user="y'
 
+# It is a Python program itself, which what tests/run asks of Python does not concern.
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')}
+
 needs_fail2ban = pytest.mark.skipif(shutil.which('fail2ban-regex') is None,
                                     reason='fail2ban is not installed')
 
@@ -25,7 +29,7 @@ def banned(log):
     """The addresses that the filter finds in a file."""
     run = subprocess.run(['fail2ban-regex', '-o', 'ip', str(log), str(FILTER)], check=False,
                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT)
+                         stderr=subprocess.STDOUT, env=ENVIRON)
     text = run.stdout.decode()
     assert run.returncode == 0, text
     return text.split()

@@ -104,7 +104,7 @@ def test_setup_never_overwrites(run, home, upstream):
     for name in FILES:
         assert 'left alone   %s/.tmda/%s: exists\n' % (home, name) in printed
     assert 'made' not in printed
-    assert re.search(r'Password +as in .*/tofmipd \(--password \w+ sets a new one\)', printed)
+    assert re.search(r'Password +as in .*/tofmipd \(--password \S+ sets a new one\)', printed)
 
 
 @needs_account
@@ -263,7 +263,7 @@ def test_setup_asks_what_is_not_known(run, home, upstream, monkeypatch):
                     'al', SECRET)
     assert run()[0] == 0
     assert person.answers == []
-    assert [question.split()[1] for question in person.questions] == [
+    assert [question.split()[1].rstrip(':') for question in person.questions] == [
         'name', 'mail', 'that', 'to', 'login', 'of']
     assert '[none]' in person.questions[3]
     assert Defaults.load({'HOME': str(home)}).SMTPAUTH_PASSWORD == SECRET
