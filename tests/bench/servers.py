@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,9 +16,9 @@ import time
 from pathlib import Path
 
 from real.postfix import Postfix, free_port
-from real.servers import PATH, listening
 
 TOP = Path(__file__).resolve().parents[2]
+PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
 ACCOUNT = 'nobody'
 START_SECONDS = 30
 STOP_SECONDS = 20
@@ -173,6 +174,12 @@ class PostfixProxy(Postfix):
             super().stop()
         else:
             shutil.rmtree(self.top)
+
+
+def listening(port: int) -> bool:
+    """Whether something answers on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(('127.0.0.1', port)) == 0
 
 
 def interpreter() -> str:

@@ -3,8 +3,12 @@
 
 tests/run puts this directory on PYTHONPATH, so each interpreter that starts
 imports this module.  A process that shall not be measured (one that looks at
-what a bare start imports, say) is started with python -I.
+what a bare start imports, say) is started with python -I.  Programs of the
+system that are written in Python have no coverage and need none.
 """
-import coverage
-
-coverage.process_startup()
+try:
+    import coverage
+except ImportError:
+    pass
+else:
+    coverage.process_startup()

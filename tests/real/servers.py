@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from real.postfix import free_port
 from support.mailservers import certificate
 
@@ -114,6 +116,18 @@ dc: example
 def missing(*programs):
     """The first of these programs that is not installed, or ''."""
     return next((name for name in programs if not shutil.which(name, path=PATH)), '')
+
+
+def skip_other_dovecot():
+    """Skip the test unless dovecot is here, and of the version that Dovecot is written for."""
+    lacking = missing('dovecot', 'doveadm', 'openssl')
+    if lacking:
+        pytest.skip(f'{lacking} is not installed')
+    version = subprocess.run([shutil.which('dovecot', path=PATH), '--version'],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60,
+                             check=True).stdout.decode()
+    if not version.startswith('2.3'):
+        pytest.skip(f'the configuration here is for dovecot 2.3, not {version.split()[0]}')
 
 
 class Server:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from real.servers import PATH, USERS, Dovecot, Slapd, missing
+from real.servers import PATH, USERS, Dovecot, Slapd, missing, skip_other_dovecot
 
 from TMDA.ofmipd import passwordhashes, sources
 from TMDA.ofmipd.sasl import CramMD5, Password
@@ -33,14 +33,7 @@ def running(server):
 @pytest.fixture(scope='module')
 def dovecot(unprivileged):
     """Dovecot with the users of servers.USERS."""
-    lacking = missing('dovecot', 'doveadm', 'openssl')
-    if lacking:
-        pytest.skip(f'{lacking} is not installed')
-    version = subprocess.run([shutil.which('dovecot', path=PATH), '--version'],
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60,
-                             check=True).stdout.decode()
-    if not version.startswith('2.3'):
-        pytest.skip(f'the configuration here is for dovecot 2.3, not {version.split()[0]}')
+    skip_other_dovecot()
     yield from running(Dovecot(unprivileged))
 
 

@@ -106,6 +106,6 @@ def test_jail_names_the_filter():
     settings = jail['tmda-ofmipd']
     assert (FOLDER / 'filter.d' / (settings['filter'] + '.conf')).is_file()
     assert settings['backend'] == 'systemd'
-    assert re.fullmatch(r'journalmatch = _SYSTEMD_UNIT=tmda-ofmipd\.service',
+    assert re.fullmatch(r'journalmatch = _SYSTEMD_UNIT=tofmipd\.service',
                         next(line for line in FILTER.read_text().split('\n')
                              if line.startswith('journalmatch')))
