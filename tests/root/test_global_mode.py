@@ -490,6 +490,8 @@ def test_sessions_in_parallel_do_not_mix(global_mode, place, upstream):
         assert b'X-Uids: ' + b' '.join([uid] * 3) in message.data
 
 
+@pytest.mark.skipif(any(name.startswith('COVERAGE') for name in os.environ),
+                    reason='the measurement of coverage takes more memory than is looked for')
 def test_session_that_waits_needs_little_memory(global_mode, place):
     daemon = global_mode(environ={'PYTHONPATH': ''})  # or tests/run measures coverage in it
     with daemon.session(place.ann.pw_name):
