@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chaos.storm import descendants
+from soak.sessions import CLIENTS
 from TMDA.ofmipd.crew import MOST_IDLE
 
 SETTLE_SECONDS = 20
 SPARE_THREADS = 2 * MOST_IDLE  # that may wait for work: so many for each of two listeners
+# Upstream connections that are kept: each of two workers may have served all clients at once.
+SPARE_DESCRIPTORS = 2 * CLIENTS
 
 
 class Held(NamedTuple):
@@ -38,8 +41,7 @@ def held(process: int) -> Held:
 
 def settled(process: int, like: Held | None = None) -> Held:
     """What is held when nothing is under way any more: the same twice in a row, and, if `like` is
-    given, not more processes, descriptors and threads than that; after SETTLE_SECONDS whatever it
-    is then."""
+    given, not more than that, with what may stay; after SETTLE_SECONDS whatever it is then."""
     deadline = time.monotonic() + SETTLE_SECONDS
     before = None
     while True:
@@ -48,7 +50,8 @@ def settled(process: int, like: Held | None = None) -> Held:
         except (FileNotFoundError, ProcessLookupError):
             now = None  # one has just ended
         is_low = now and (like is None or (
-            now.processes <= like.processes and now.descriptors <= like.descriptors
+            now.processes <= like.processes
+            and now.descriptors <= like.descriptors + SPARE_DESCRIPTORS
             and now.threads <= like.threads + SPARE_THREADS))
         if now and (is_low and now == before or time.monotonic() > deadline):
             return now

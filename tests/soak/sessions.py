@@ -16,6 +16,7 @@ from support.talk import client_context
 SECRET = base64.b64encode(('\0%s\0%s' % (USER, PASSWORD)).encode()).decode('ascii')
 WRONG = base64.b64encode(b'\0nobody\0nothing').decode('ascii')
 PATIENCE = 60
+CLIENTS = 6  # at the same time
 _RESET = struct.pack('ii', 1, 0)
 
 
@@ -65,7 +66,7 @@ class Sessions:
     KINDS = (('greet',) * 11 + ('send',) * 4
              + ('send_over_tls', 'err', 'vanish', 'vanish', 'log_in'))
 
-    def __init__(self, ports: tuple[int, int], number: int, seed: int, threads: int = 6):
+    def __init__(self, ports: tuple[int, int], number: int, seed: int):
         self.errors: list[str] = []
         self._plain, self._tls = ports
         self._left = number
@@ -73,7 +74,7 @@ class Sessions:
         self._context = client_context()
         self._threads = [threading.Thread(target=self._run, args=(random.Random(
             'soak %d %d' % (seed, index)), '127.0.1.%d' % (index + 1)), daemon=True)
-            for index in range(threads)]
+            for index in range(CLIENTS)]
 
     def run(self) -> None:
         """All of them, to the end."""
