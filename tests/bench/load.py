@@ -185,7 +185,7 @@ class Client:
         self._got = b''
         recipients = [b'RCPT TO:<user%d@example.org>\r\n' % number
                       for number in range(plan.recipients)]
-        self._commands = [b'MAIL FROM:<alice@example.net>\r\n', *recipients, b'DATA\r\n']
+        self._commands = [b'MAIL FROM:<alice@example.net> SIZE=%d\r\n' % plan.size, *recipients, b'DATA\r\n']
         self._envelope = b''.join(self._commands)
         self._content = message(plan.size)
         self._steps = self._conversation()

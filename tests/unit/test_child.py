@@ -98,8 +98,8 @@ class Asked:
 def test_right_password_gives_the_account(rules):
     with Asked(rules()) as asked:
         asked.link.send('password', {'user': ' Ann ', 'password': 'secret'}, soon())
-        account, _, rest = asked.end().partition(b'\n')
-    assert account == b'ann'
+        account, _, rest = asked.end().partition('\n')
+    assert account == 'ann'
     found = json.loads(rest)
     assert found.pop('mechanisms') == ['SCRAM-SHA-256', 'CRAM-MD5', 'PLAIN', 'LOGIN']
     assert found == {'login': 'ann', 'local_address': '192.0.2.9', 'signature': ''}
@@ -128,7 +128,7 @@ def test_cram_md5_and_scram_are_checked(rules):
         proof = bytes(one ^ other for one, other in zip(client_key, mask))
         asked.link.send('scram', {'user': 'ann', 'auth_message': 'auth',
                                   'proof': proof.decode('latin-1')}, soon())
-        found = json.loads(asked.end().partition(b'\n')[2])
+        found = json.loads(asked.end().partition('\n')[2])
     signature = sasl.Scram('ann', b'auth', proof).server_signature(server_key)
     assert found['signature'].encode('latin-1') == signature
 
@@ -162,7 +162,7 @@ def test_name_with_a_directory_is_the_owners_with_configdir(rules, tmp_path, mon
     import pwd
     with Asked(rules(account=privileges.find('nobody'))) as asked:
         asked.link.send('password', {'user': 'ann', 'password': 'secret'}, soon())
-        account = asked.end().partition(b'\n')[0].decode()
+        account = asked.end().partition('\n')[0]
     assert account == pwd.getpwuid(os.stat(tmp_path / 'ann').st_uid).pw_name
 
 
@@ -224,12 +224,12 @@ def test_judge_names_the_file(tmp_path):
 def test_liar_gets_nothing_before_the_login(rules, lie):
     with Asked(rules()) as asked:
         lie(asked)
-        assert asked.end() == b''
+        assert asked.end() == ''
 
 
 def test_asker_does_not_wait_for_ever(rules):
     with Asked(rules(login_seconds=0, login_failures=0)) as asked:
-        assert asked.end() == b''
+        assert asked.end() == ''
 
 
 class Served:
@@ -243,7 +243,7 @@ class Served:
         if not self._process:
             ours.close()
             rest = {'login': login, 'mechanisms': [], 'local_address': '', 'signature': ''}
-            Child(rules, None).serve(theirs, json.dumps(rest).encode())
+            Child(rules, None).serve(theirs, json.dumps(rest))
             os._exit(98)
         theirs.close()
 

@@ -245,34 +245,39 @@ def test_descriptors_are_closed_but_some():
     assert forked(work) == 0
 
 
-def duties(answer, serve):
-    """What session() calls."""
-    return SimpleNamespace(account=None, root_sources={}, mute=lambda: None,
+def ourselves():
+    entry = pwd.getpwuid(os.geteuid())
+    return privileges.Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, '')
+
+
+def duties(answer, serve, account=None):
+    """What session() calls; with an account the asker is a process of its own."""
+    return SimpleNamespace(account=account, root_sources={}, mute=lambda: None,
                            ask=lambda channel, rooted: answer, serve=serve)
 
 
 def test_session_without_a_login_ends():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert forked(lambda: privileges.session(theirs, duties(b'', lambda *unused: 5))) == 0
+        assert forked(lambda: privileges.session(theirs, duties('', lambda *unused: 5))) == 0
 
 
 def test_session_with_a_login_serves_in_a_group_of_its_own():
     ours, theirs = socket.socketpair()
 
-    def serve(channel, octets):
+    def serve(channel, found):
         groups = os.getpgrp() == os.getpid()
-        channel.sendall(b'%s %d %d' % (octets, groups, len(os.listdir('/dev/fd'))))
+        channel.sendall(b'%s %d %d' % (found.encode(), groups, len(os.listdir('/dev/fd'))))
 
     with ours, theirs:
-        assert forked(lambda: privileges.session(theirs, duties(b'ann\nrest\nmore', serve))) == 0
+        assert forked(lambda: privileges.session(theirs, duties('ann\nrest\nmore', serve))) == 0
         # 0, 1, 2, the channel, and the one that lists them
         assert ours.recv(100) == b'rest\nmore 1 5'
 
 
 def test_session_whose_asker_dies_ends():
     ours, theirs = socket.socketpair()
-    broken = duties(b'', None)
+    broken = duties('', None, ourselves())
     broken.ask = lambda channel, rooted: os._exit(1)
     with ours, theirs:
         assert forked(lambda: privileges.session(theirs, broken)) == 0

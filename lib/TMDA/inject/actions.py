@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from TMDA import Address, FilterParser
 from TMDA.Errors import ConfigError
+from TMDA.inject import processor
 
 LITERAL = ('text', 'shell', 'python')  # kinds whose result is text, inserted as it is
 OF_RECIPIENT = ('sender', 'domain', 'shell', 'python')  # kinds that may differ for each recipient
@@ -73,9 +74,11 @@ def _shell(context: Context, option: str | None, recipient: str) -> str:
     """The first line that the command prints; it runs with the message's environment."""
     import subprocess
     try:
-        done = subprocess.run(['/bin/sh', '-c', option or ''], env=environment(context, recipient),
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=COMMAND_SECONDS, check=False)
+        with processor.anywhere():
+            done = subprocess.run(
+                ['/bin/sh', '-c', option or ''], env=environment(context, recipient),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                timeout=COMMAND_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise ConfigError('shell=%s: not done after %d seconds' % (option, COMMAND_SECONDS)) from None
     if done.returncode:

@@ -18,6 +18,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 
+from TMDA.inject import processor
 from TMDA.inject.reply import Outcome, ReplyError, reply
 
 STDERR_LIMIT = 2000  # octets of the program's standard error that are kept
@@ -105,9 +106,10 @@ def _wait(command: list[bytes], environ, message, errors, seconds: float):
     """Run command; its exit status, negative for a signal, None if it took too long."""
     import subprocess
     try:
-        process = subprocess.Popen(command, stdin=message, stdout=subprocess.DEVNULL,
-                                   stderr=errors, env=environ, close_fds=True,
-                                   start_new_session=True)
+        with processor.anywhere():
+            process = subprocess.Popen(command, stdin=message, stdout=subprocess.DEVNULL,
+                                       stderr=errors, env=environ, close_fds=True,
+                                       start_new_session=True)
     except (OSError, ValueError) as error:
         missing = isinstance(error, (FileNotFoundError, PermissionError, NotADirectoryError))
         raise ReplyError(

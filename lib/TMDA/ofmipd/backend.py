@@ -34,13 +34,15 @@ class Identity(NamedTuple):
 class Transaction:
     """One message on its way in: from MAIL to RSET or to the answer to DATA (RFC 5321 3.3).
 
-    Recipients are added by RCPT; spool and received (the value of the new Received field) are set
-    when the text has been read, and the spool is closed when submit() has returned.
+    size is what MAIL declared, in octets.  Recipients are added by RCPT; spool and received (the
+    value of the new Received field) are set when the text has been read, and the spool is closed
+    when submit() has returned.
     """
 
     def __init__(self, sender: str, body: str = '', smtputf8: bool = False, ret: str = '',
                  envid: str = '', recipients: list[Recipient] | None = None,
-                 spool: Spool | None = None, received: str = '', session: str = ''):
+                 spool: Spool | None = None, received: str = '', session: str = '',
+                 size: int = 0):
         self.sender = sender
         self.body = body
         self.smtputf8 = smtputf8
@@ -50,6 +52,7 @@ class Transaction:
         self.spool = spool
         self.received = received
         self.session = session
+        self.size = size
 
     def envelope(self) -> Envelope:
         """The envelope as it stands now."""

@@ -100,8 +100,8 @@ class Child:
         self._rules = rules
         self._log = log
 
-    def ask(self, channel, rooted: dict, copies: dict[str, int]) -> bytes:
-        """The account to become, LF, and octets for serve(); b'' when the session has ended.
+    def ask(self, channel, rooted: dict, copies: dict[str, int]) -> str:
+        """The account to become, LF, and what serve() needs to know; '' when the session has ended.
 
         rooted: options.Source -> socket of a process that asks that source.  copies: path of
         a password file -> descriptor of its copy.
@@ -124,7 +124,7 @@ class Child:
             self._log.event('session-failed', cause=error)
         except (ipc.Ended, ipc.TimedOut):
             pass
-        return b''
+        return ''
 
     def _chain(self, rooted: dict, copies: dict[str, int]) -> Chain:
         """The sources, in order; those that can't be made cannot tell."""
@@ -151,19 +151,19 @@ class Child:
                      self._rules.ipauthmap,
                      lambda text: self._log.event('source-trouble', cause=text)).sources[0]
 
-    def _answer(self, link: ipc.Link, frame: ipc.Frame, chain: Chain, client: Client) -> bytes:
+    def _answer(self, link: ipc.Link, frame: ipc.Frame, chain: Chain, client: Client) -> str:
         """Answer one frame; what ask() returns if it was the right password."""
         mechanisms = list(chain.mechanisms)
         if MECHANISMS.get(frame.kind, 'PLAIN') not in mechanisms:
             # It was offered before the password file changed: no reason to doubt the password.
             refusal = ReplyError(CANNOT_TELL, 'the mechanism is no longer possible')
             link.send('refused', _refusal(refusal, mechanisms))
-            return b''
+            return ''
         if frame.kind == 'scram_start':
             salt, iterations = chain.scram_start(frame.fields['user'])
             link.send('salt', {'salt': salt.decode('latin-1'), 'iterations': iterations,
                                'mechanisms': mechanisms})
-            return b''
+            return ''
         try:
             verdict = chain.check(_credentials(frame), client)
             if verdict.answer != 'yes':
@@ -172,10 +172,10 @@ class Child:
             login, account = self._account(frame.fields['user'])
         except ReplyError as refusal:
             link.send('refused', _refusal(refusal, mechanisms))
-            return b''
+            return ''
         rest = {'login': login, 'mechanisms': mechanisms, 'local_address': client.local_address,
                 'signature': verdict.server_signature.decode('latin-1')}
-        return account.encode('utf-8') + b'\n' + json.dumps(rest).encode('ascii')
+        return account + '\n' + json.dumps(rest)
 
     def _account(self, user: str) -> tuple[str, str]:
         """(login, name of the account to become).  Raises ReplyError: 535 for who may never come
@@ -197,10 +197,10 @@ class Child:
                              % account) from None
         return login, account
 
-    def serve(self, channel, octets: bytes) -> None:
-        """Say who has logged in and send that user's messages, until the channel closes."""
+    def serve(self, channel, found: str) -> None:
+        """Say who has logged in, as ask() found, and send that user's messages, until the channel closes."""
         try:
-            self._serve(ipc.Link(channel), json.loads(octets))
+            self._serve(ipc.Link(channel), json.loads(found))
         except (ipc.Ended, ipc.Broken):
             os._exit(0)  # by Broken the network process has lost the session
         except BaseException:

@@ -108,7 +108,7 @@ class Duties:
         if 'syslog' in sys.modules:
             sys.modules['syslog'].closelog()
 
-    def ask(self, channel: socket.socket, rooted: dict) -> bytes:
+    def ask(self, channel: socket.socket, rooted: dict) -> str:
         """See Child.ask."""
         copies = {secret.path: secret.descriptor for secret in self._secrets}
         return self._child.ask(channel, rooted, copies)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from TMDA.inject import processor
 from TMDA.inject.limits import Limits
 from TMDA.inject.reply import Outcome, ReplyError, reply
 from TMDA.inject.user import User
@@ -53,7 +54,8 @@ class InProcess:
 
     def authenticate(self, credentials, client: Client) -> Identity:
         """The identity behind credentials.  Raises ReplyError (535, 454)."""
-        verdict = self._chain.check(credentials, client)
+        with processor.anywhere():
+            verdict = self._chain.check(credentials, client)
         if verdict.answer == UNSURE:
             raise ReplyError(CANNOT_TELL, verdict.cause)
         if verdict.answer == NO:
@@ -106,9 +108,10 @@ def check_quota(script: str, user: User, seconds: float) -> None:
     """
     import subprocess
     try:
-        done = subprocess.run([os.path.expanduser(script), user.login], env=user.environ,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=seconds, check=False)
+        with processor.anywhere():
+            done = subprocess.run([os.path.expanduser(script), user.login], env=user.environ,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ReplyError(NO_QUOTA_ANSWER, 'throttle script: %s' % error) from None
     if done.returncode:

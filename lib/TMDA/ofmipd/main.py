@@ -195,7 +195,10 @@ def _serve_with_workers(prepared, options: Options) -> None:
         from TMDA.ofmipd.workers import supervise
         supervise(prepared, number, options.sessions)
     else:
+        from TMDA.inject import processor
         from TMDA.ofmipd.process import serve
+        if not options.all_processors:
+            processor.keep_to_one(os.getpid())
         serve(prepared, options.sessions)
 
 

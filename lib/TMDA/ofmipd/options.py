@@ -145,6 +145,9 @@ OPTIONS = (
            'stunnel), which names the client.'),
     Option('workers', ('--workers',), 'N', 'Connection', 'count',
            'Serve with N processes. Default: 1.'),
+    Option('all_processors', ('--all-processors',), '', 'Connection', 'flag',
+           'Let each process use all processors. Without it each keeps to one, which is faster, '
+           'for Python runs only one of its threads at a time.'),
     Option('ssl', ('--ssl',), '', 'Encryption', 'flag',
            'TLS from the first byte (port 465).'),
     Option('tls', ('--tls',), 'MODE', 'Encryption', 'tls',

@@ -23,7 +23,7 @@ So a user's code (a configuration is a program) never runs in a process that has
 others in its memory, descriptors of others, or a way back to root.
 
 Where the daemon was not started by root, `account` is None: the same processes, without a change
-of user.
+of user, but the asker, which is then the process of the session itself.
 """
 
 from __future__ import annotations
@@ -233,23 +233,21 @@ def session(channel: socket.socket, duties) -> None:
     """
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    reader, writer = os.pipe()
-    asker = os.fork()
-    if not asker:
-        try:
-            rooted = {spec: ask_as_root(source, channel)
-                      for spec, source in duties.root_sources.items()}
-            become(duties.account)
-            os.write(writer, duties.ask(channel, rooted))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    answer = os.read(reader, ANSWER_LIMIT)
-    os.waitpid(asker, 0)
+    if duties.account is None:  # all are one account: a process of its own would protect nothing
+        answer = duties.ask(channel, {})
+    else:
+        answer = apart(lambda: _ask(channel, duties))
     if answer:
-        name, _, rest = answer.partition(b'\n')
+        name, _, rest = answer.partition('\n')
         duties.mute()
         close_all_but(channel.fileno())
         if duties.account is not None:
-            become(find(name.decode('utf-8'), duties.account))
+            become(find(name, duties.account))
         duties.serve(channel, rest)
+
+
+def _ask(channel: socket.socket, duties) -> str:
+    """In the asker."""
+    rooted = {spec: ask_as_root(source, channel) for spec, source in duties.root_sources.items()}
+    become(duties.account)
+    return duties.ask(channel, rooted)

@@ -21,6 +21,7 @@ import os
 from time import monotonic
 from typing import Callable, NamedTuple
 
+from TMDA.inject import processor
 from TMDA.inject.limits import Limits
 from TMDA.inject.reply import Outcome, Reply, ReplyError, reply
 from TMDA.inject.spool import Spool
@@ -34,6 +35,7 @@ from TMDA.ofmipd.trouble import fault
 from TMDA.ofmipd.wire import Disconnected, Interrupted, LineTooLong, TimedOut, Wire, WireError
 
 SESSION_ID_OCTETS = 4  # of chance, written as 8 hexadecimal digits
+LARGE = 1 << 18  # octets of a message from which on it is more copying than computing
 ERRORS = frozenset((500, 501, 502, 503, 504, 530, 555))  # replies that count as bad commands
 
 OK = reply(250, '2.0.0', 'OK')
@@ -315,7 +317,7 @@ class Session:
         if mail.size > self._limits.message_size:
             return TOO_BIG
         self.transaction = Transaction(mail.sender, mail.body, mail.smtputf8, mail.ret, mail.envid,
-                                       session=self.id)
+                                       session=self.id, size=mail.size)
         return SENDER_OK
 
     def do_rcpt(self, argument: bytes) -> Reply:
@@ -333,7 +335,8 @@ class Session:
         self._say(GO_AHEAD)
         self._wire.interruptible = False
         try:
-            with Spool(self._limits.spool_memory) as spool:
+            with processor.anywhere(transaction.size >= LARGE), \
+                    Spool(self._limits.spool_memory) as spool:
                 text = read_data(self._wire, spool, self._limits)
                 received_at = monotonic()
                 transaction.spool = spool

@@ -17,6 +17,7 @@ import signal
 from time import monotonic
 from typing import Callable
 
+from TMDA.inject import processor
 from TMDA.ofmipd.balance import Balance
 from TMDA.ofmipd.daemon import ENDING, WATCHED, Signals
 from TMDA.ofmipd.failure import SOFTWARE
@@ -136,7 +137,11 @@ def supervise(daemon: Daemon, number: int, connections: int) -> None:
     quiet = daemon._replace(notifier=Notifier({}), started=lambda: None)
     balance = Balance(number)
 
+    parent = os.getpid()
+
     def work(index: int, lifeline: int) -> None:
+        if not daemon.assembly.options.all_processors:
+            processor.keep_to_one(parent + index)
         serve(quiet, share(connections, number, index), lifeline, balance.place(index))
 
     signals = Signals(WATCHED + (signal.SIGCHLD,))
