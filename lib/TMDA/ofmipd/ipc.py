@@ -22,6 +22,7 @@ import array
 import json
 import os
 import re
+import select
 import socket
 import struct
 from time import monotonic
@@ -34,6 +35,7 @@ SMALL = 1 << 18        # octets of a header before the login
 LARGE = 1 << 21        # octets of the header of an answer
 DESCRIPTORS = 4        # that are received at most, to be closed if there is more than one
 BLOCK = 262144         # octets taken from the socket at a time
+USUAL = 16384          # the same, where fewer are awaited
 TEXT = 2000            # characters of a text for people
 FACTS = 40             # facts of an outcome
 LOGIN = 1024           # characters of a login name
@@ -137,11 +139,21 @@ class Frame(NamedTuple):
 
 
 class Link:
-    """One end of a socketpair.  For one thread at a time.  deadline is on time.monotonic's clock;
-    None waits for ever."""
+    """One end of a socketpair, which does not block from now on.  For one thread at a time.
+
+    deadline is on time.monotonic's clock; None waits for ever.  More than one frame may be read at
+    once: who goes on with the socket after another Link has used it must be sure that none came
+    behind the last one, as at the other end of a login, which waits for the answer.
+    """
 
     def __init__(self, sock: socket.socket):
+        sock.setblocking(False)
         self._sock = sock
+        self._input, self._output = select.poll(), select.poll()
+        self._input.register(sock, select.POLLIN)
+        self._output.register(sock, select.POLLOUT)
+        self._octets = b''  # that were received and belong to no frame yet
+        self._descriptors: list[int] = []  # the same
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -149,6 +161,7 @@ class Link:
 
     def close(self) -> None:
         """Close the socket."""
+        self._drop_descriptors()
         self._sock.close()
 
     def send(self, kind: str, fields: dict, deadline: float | None = None, body: bytes = b'',
@@ -159,8 +172,14 @@ class Link:
         ancillary = [] if descriptor is None else [
             (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [descriptor]))]
         while rest:
-            sent = self._try(deadline, self._sock.sendmsg, [rest], ancillary)
-            rest, ancillary = rest[sent:], []
+            try:
+                sent = self._sock.sendmsg([rest], ancillary)
+            except BlockingIOError:
+                _wait(self._output, deadline)
+            except OSError as error:
+                raise Ended(error.strerror) from None
+            else:
+                rest, ancillary = rest[sent:], []
 
     def receive(self, kinds: tuple[str, ...], deadline: float | None = None, limit: int = SMALL,
                 body_limit: int = -1) -> Frame:
@@ -169,43 +188,56 @@ class Link:
         limit: octets of the header.  body_limit: octets of a body; with 0 or more, a descriptor
         may come as well.  Raises Broken, Ended, TimedOut.
         """
-        descriptors: list[int] = []
         try:
-            header_size, body_size = PREFIX.unpack(
-                self._read(PREFIX.size, descriptors, deadline))
+            header_size, body_size = PREFIX.unpack(self._take(PREFIX.size, deadline))
             if header_size > limit or body_size > max(body_limit, 0):
                 raise Broken('a frame is too large')
-            frame = _decode(self._read(header_size, descriptors, deadline), kinds)
-            body = self._read(body_size, descriptors, deadline) if body_size else b''
-            if len(descriptors) > (body_limit >= 0):
+            frame = _decode(self._take(header_size, deadline), kinds)
+            body = self._take(body_size, deadline)
+            if len(self._descriptors) > (body_limit >= 0):
                 raise Broken('a descriptor where none may be')
-            return frame._replace(body=body, descriptor=descriptors.pop() if descriptors else None)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        except (Broken, Ended, TimedOut):
+            self._drop_descriptors()
+            raise
+        return frame._replace(body=body,
+                              descriptor=self._descriptors.pop() if self._descriptors else None)
 
-    def _read(self, size: int, descriptors: list[int], deadline: float | None) -> bytes:
-        pieces = []
-        while size:
-            data = self._try(deadline, receive_octets, self._sock, min(size, BLOCK), descriptors)
-            if not data:
+    def _take(self, size: int, deadline: float | None) -> bytes:
+        """The next size octets."""
+        pieces, missing = [self._octets], size - len(self._octets)
+        while missing > 0:
+            pieces.append(self._receive(max(min(missing, BLOCK), USUAL), deadline))
+            missing -= len(pieces[-1])
+        octets = b''.join(pieces)
+        self._octets = octets[size:]
+        return octets[:size]
+
+    def _receive(self, size: int, deadline: float | None) -> bytes:
+        while True:
+            # An answer is never there at once, so waiting comes first.
+            _wait(self._input, deadline)
+            try:
+                octets = receive_octets(self._sock, size, self._descriptors)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise Ended(error.strerror) from None
+            if len(self._descriptors) > DESCRIPTORS:
+                raise Broken('too many descriptors')
+            if not octets:
                 raise Ended
-            pieces.append(data)
-            size -= len(data)
-        return pieces[0] if len(pieces) == 1 else b''.join(pieces)
+            return octets
 
-    def _try(self, deadline: float | None, call: Callable, *arguments):
-        """Call a method of the socket with the time that is left."""
-        try:
-            if deadline is None:
-                self._sock.settimeout(None)
-            else:
-                self._sock.settimeout(max(deadline - monotonic(), 0.001))
-            return call(*arguments)
-        except socket.timeout:
-            raise TimedOut from None
-        except OSError as error:
-            raise Ended(error.strerror) from None
+    def _drop_descriptors(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def _wait(poll, deadline: float | None) -> None:
+    """Until poll finds something.  Raises TimedOut."""
+    seconds = None if deadline is None else max(deadline - monotonic(), 0)
+    if not poll.poll(None if seconds is None else seconds * 1000):
+        raise TimedOut
 
 
 def receive_octets(sock: socket.socket, size: int, descriptors: list[int]) -> bytes:
