@@ -90,3 +90,12 @@ def test_edit_failing_leaves_nothing(file, monkeypatch):
     with pytest.raises(OSError):
         add_or_change(path, 'bob', 'x')
     assert os.listdir(os.path.dirname(path)) == ['tofmipd']
+
+
+def test_edit_names_the_file_that_could_not_be_changed(file, monkeypatch):
+    def fail(*_):
+        raise PermissionError(1, 'Operation not permitted')
+    path = file(BEFORE)
+    monkeypatch.setattr(os, 'fchmod', fail)
+    with pytest.raises(PermissionError, match='tofmipd'):
+        add_or_change(path, 'bob', 'x')

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import sys
 
 import pytest
 
@@ -73,6 +74,17 @@ def test_setup_makes_all_files(run, home, upstream):
     assert len(Cookie.read_key(settings.CRYPT_KEY_FILE)) == 64
     assert 'upstream     127.0.0.1:%d: connected\n' % upstream.port in printed
     assert upstream.connections == 1 and upstream.messages == []
+
+
+@needs_account
+@pytest.mark.parametrize('found, typed', [
+    (None, '/opt/tmda/bin/tmda-ofmipd'), ('/usr/bin/tmda-ofmipd', 'tmda-ofmipd')])
+def test_setup_prints_a_command_that_a_shell_will_find(run, upstream, monkeypatch, found, typed):
+    monkeypatch.setattr(sys, 'argv', ['/opt/tmda/bin/tmda-ofmipd'])
+    monkeypatch.setattr('shutil.which', lambda name: found)
+    _, printed, _ = run(*given(upstream))
+    assert 'Start the daemon:  %s\n' % typed in printed
+    assert 'Look at a tag:     %s --explain bob@example.org\n' % typed in printed
 
 
 @needs_account

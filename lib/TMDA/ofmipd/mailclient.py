@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from typing import NamedTuple
 
 from TMDA.ofmipd import listeners
@@ -70,9 +72,17 @@ def takes_cram(options: Options) -> bool:
         return False
 
 
+def command_name() -> str:
+    """What one types to run this program: its path where it is not to be found without."""
+    called = sys.argv[0]
+    if os.path.basename(called) == 'tmda-ofmipd' and not shutil.which('tmda-ofmipd'):
+        return called
+    return 'tmda-ofmipd'
+
+
 def start_command(options: Options) -> str:
     """The command that starts a daemon with these options, as one types it into a shell."""
-    words = ['tmda-ofmipd']
+    words = [command_name()]
     for spec in options.listeners:
         mode = '' if spec.mode is None else '/' + _MODE_WORDS[spec.mode]
         words += ['-6' if spec.ipv6 else '-p', spec.text + mode]

@@ -91,6 +91,8 @@ def _replace(path: str, data: bytes, status: os.stat_result | None) -> None:
                 os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
             os.fsync(descriptor)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = path  # the functions of os that take a descriptor name none
         raise

@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 from typing import NamedTuple
 
 from TMDA.inject.reply import ReplyError
@@ -279,7 +280,8 @@ def _tell_client(options: Options, path: str, made: dict[str, str], address: str
     for name, value in rows:
         print('    %-16s%s' % (name, printable(value)))
     print('\nStart the daemon:  ' + mailclient.start_command(options))
-    print('Look at a tag:     tmda-ofmipd --explain bob@example.org')
+    print('Look at a tag:     %s --explain bob@example.org'
+          % shlex.quote(mailclient.command_name()))
 
 
 def _say(what: str, text: str) -> None:
