@@ -27,12 +27,15 @@ class Held(NamedTuple):
 
 
 def held(process: int) -> Held:
-    """What the process and its descendants hold now."""
+    """What the process and its descendants hold now.  Raises FileNotFoundError or
+    ProcessLookupError if one of them is just ending."""
     totals = [0, 0, 0]
     processes = [process, *descendants(process)]
     for number in processes:
         status = dict(line.split(':', 1) for line in
                       Path('/proc/%d/status' % number).read_text().split('\n') if ':' in line)
+        if 'RssAnon' not in status:
+            raise ProcessLookupError  # it has no memory any more: it is about to be gone
         totals[0] += int(status['RssAnon'].split()[0]) * 1024
         totals[1] += len(os.listdir('/proc/%d/fd' % number))
         totals[2] += int(status['Threads'])

@@ -12,6 +12,7 @@ import pytest
 
 from TMDA.inject.limits import Limits
 from TMDA.ofmipd import child, ipc, privileges, sasl
+from TMDA.ofmipd.accounts import account_name
 from TMDA.ofmipd.child import Child, DescriptorSpool, Rules
 from TMDA.ofmipd.inprocess import Policy
 from TMDA.ofmipd.options import Source
@@ -158,7 +159,7 @@ def test_account_that_nobody_may_become_is_refused(rules, user, code, cause):
 
 def test_name_with_a_directory_is_the_owners_with_configdir(rules, tmp_path, monkeypatch):
     monkeypatch.setattr(child, 'find',
-                        lambda name, network: privileges.Account(name, 1, 1, '', ''))
+                        lambda name, network: privileges.Account(name, 1, 1))
     import pwd
     with Asked(rules(account=privileges.find('nobody'))) as asked:
         asked.link.send('password', {'user': 'ann', 'password': 'secret'}, soon())
@@ -431,6 +432,6 @@ def test_descriptor_spool_that_grew_ends_where_it_was_said_to(spool):
 
 def test_owner_of_nothing_is_unknown(tmp_path):
     with pytest.raises(KeyError):
-        child._owner(str(tmp_path), 'no-such-account')
+        account_name(str(tmp_path), 'no-such-account')
     with pytest.raises(KeyError):
-        child._owner('', 'no-such-account')
+        account_name('', 'no-such-account')

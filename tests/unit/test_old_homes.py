@@ -104,6 +104,8 @@ class Home:
         settings = Defaults.load(dict(self.environ, HOME=str(self.path)))
         if Address.kind(settings, address) == 'dated':
             assert Address.verify(Cookie.Cookies(settings), address, time.time()) > time.time()
+        if settings.DB_CONNECTION is not None:
+            settings.DB_CONNECTION.d.close()  # the recorded wrapper's sqlite3 connection
 
 
 def timeless(text):

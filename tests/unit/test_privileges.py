@@ -247,7 +247,7 @@ def test_descriptors_are_closed_but_some():
 
 def ourselves():
     entry = pwd.getpwuid(os.geteuid())
-    return privileges.Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, '')
+    return privileges.Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def duties(answer, serve, account=None):

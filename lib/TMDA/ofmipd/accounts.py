@@ -27,6 +27,9 @@ LOGIN_LIMIT = 255  # octets; the longest name of a file on common file systems
 FOREIGN_VARIABLES = ('NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'CREDENTIALS_DIRECTORY',
                      'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES', 'INVOCATION_ID',
                      'JOURNAL_STREAM')
+# Of root's environment, what a user's code may see in global mode.
+PASSED_ON = ('GLOBAL_TMDARC', 'LANG', 'LC_ALL', 'LC_CTYPE', 'TMDA_SENDMAIL_PROGRAM', 'TZ')
+PATH = '/usr/local/bin:/usr/bin:/bin'
 
 
 class UnsafeLogin(Exception):
@@ -91,6 +94,29 @@ class Accounts:
         if account and account.pw_uid != os.geteuid():
             return account.pw_dir
         return own_home(self._environ) if account or not directory else directory
+
+
+def account_name(configdir: str, login: str) -> str:
+    """The account that root serves a login as: the one of that name, or the owner of DIR/<login>
+    for a login that has none.  Raises KeyError."""
+    try:
+        return pwd.getpwnam(login).pw_name
+    except KeyError:
+        if not configdir:
+            raise
+    try:
+        return pwd.getpwuid(os.stat(os.path.join(configdir, login)).st_uid).pw_name
+    except OSError:
+        raise KeyError(login) from None
+
+
+def take_surroundings() -> None:
+    """Give this process the environment of the account that it has become."""
+    account = pwd.getpwuid(os.getuid())
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    os.environ.clear()
+    os.environ.update(kept, HOME=account.pw_dir, LOGNAME=account.pw_name, USER=account.pw_name,
+                      SHELL=account.pw_shell or '/bin/sh', PATH=PATH)
 
 
 def own_home(environ: Mapping[str, str]) -> str:

@@ -30,7 +30,8 @@ from TMDA.inject.limits import Limits
 from TMDA.inject.reply import Outcome, ReplyError, reply
 from TMDA.inject.spool import Spool
 from TMDA.ofmipd import ipc, sasl
-from TMDA.ofmipd.accounts import Accounts, UnsafeLogin, login_name
+from TMDA.ofmipd.accounts import (Accounts, UnsafeLogin, account_name, login_name,
+                                  take_surroundings)
 from TMDA.ofmipd.backend import CANNOT_TELL, WRONG_LOGIN, Identity, Transaction
 from TMDA.ofmipd.client import Client
 from TMDA.ofmipd.inprocess import InProcess, Policy
@@ -43,9 +44,6 @@ from TMDA.ofmipd.vhome import Domains, VirtualHomes, split_login
 
 # Which mechanism must be possible for a frame; a password can always be checked.
 MECHANISMS = {'scram_start': 'SCRAM-SHA-256', 'scram': 'SCRAM-SHA-256', 'cram_md5': 'CRAM-MD5'}
-# Of the daemon's environment, what a user's code may see in global mode.
-PASSED_ON = ('GLOBAL_TMDARC', 'LANG', 'LC_ALL', 'LC_CTYPE', 'TMDA_SENDMAIL_PROGRAM', 'TZ')
-PATH = '/usr/local/bin:/usr/bin:/bin'
 INTERNAL_ERROR = reply(451, '4.3.0', 'Internal error; try again later')
 # Fields of a submit frame that make a Transaction.
 TRANSACTION = ('sender', 'body', 'smtputf8', 'ret', 'envid', 'session')
@@ -189,7 +187,7 @@ class Child:
             else:
                 account = login = login_name(user.strip())
             if rules.account:
-                account = find(_owner(rules.configdir, account), rules.account).name
+                account = find(account_name(rules.configdir, account), rules.account).name
         except (UnsafeLogin, Refused) as error:
             raise ReplyError(WRONG_LOGIN, 'the password is right, but: %s' % error) from None
         except (KeyError, ValueError):
@@ -207,7 +205,10 @@ class Child:
             os._exit(os.EX_SOFTWARE)
 
     def _serve(self, link: ipc.Link, found: dict) -> None:
-        self._settle()
+        os.umask(0o077)
+        os.chdir('/')
+        if self._rules.account is not None:
+            take_surroundings()
         try:
             user = self._homes().user(found['login'], found['local_address'])
         except ReplyError as refusal:
@@ -218,19 +219,6 @@ class Child:
         identity = Identity(found['login'], user)
         while True:
             self._submit(link, backend, identity)
-
-    def _settle(self) -> None:
-        """In global mode: the surroundings of the account that the process now is."""
-        os.umask(0o077)
-        os.chdir('/')
-        if self._rules.account is None:
-            return
-        import pwd
-        account = pwd.getpwuid(os.getuid())
-        kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        os.environ.clear()
-        os.environ.update(kept, HOME=account.pw_dir, LOGNAME=account.pw_name,
-                          USER=account.pw_name, SHELL=account.pw_shell or '/bin/sh', PATH=PATH)
 
     def _homes(self):
         rules = self._rules
@@ -260,21 +248,6 @@ class Child:
             os._exit(FORKED)
         link.send('outcome', dict(ipc.reply_fields(outcome.reply),
                                   facts=ipc.fact_fields(outcome.facts)))
-
-
-def _owner(configdir: str, name: str) -> str:
-    """The account that a session of that name runs as: the account itself, or the owner of
-    DIR/<name> for a name that has none.  Raises KeyError."""
-    import pwd
-    try:
-        return pwd.getpwnam(name).pw_name
-    except KeyError:
-        if not configdir:
-            raise
-    try:
-        return pwd.getpwuid(os.stat(os.path.join(configdir, name)).st_uid).pw_name
-    except OSError:
-        raise KeyError(name) from None
 
 
 def envelope_limit(limits: Limits) -> int:

@@ -57,8 +57,6 @@ class Account(NamedTuple):
     name: str
     uid: int
     gid: int
-    home: str
-    shell: str
 
 
 def find(name: str, network: Account | None = None) -> Account:
@@ -69,7 +67,7 @@ def find(name: str, network: Account | None = None) -> Account:
         raise Refused('%s has uid 0' % name)
     if network is not None and entry.pw_uid == network.uid:
         raise Refused('%s is the account of the network side' % name)
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def become(account: Account | None) -> None:

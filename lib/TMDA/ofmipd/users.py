@@ -23,17 +23,14 @@ from typing import Any, Callable, Iterable
 
 from TMDA.inject.reply import ReplyError
 from TMDA.inject.user import User
-from TMDA.ofmipd.accounts import Accounts, UnsafeLogin, login_name
+from TMDA.ofmipd.accounts import (Accounts, UnsafeLogin, account_name, login_name,
+                                  take_surroundings)
 from TMDA.ofmipd.failure import CONFIG, StartError
 from TMDA.ofmipd.options import Options
 from TMDA.ofmipd.privileges import Refused, become, close_all_but, find
 
 SECONDS = 120  # for all of one user's files
 BLOCK = 65536  # octets read at a time
-
-# Of the environment of root, what a user's configuration may see.
-PASSED_ON = ('GLOBAL_TMDARC', 'LANG', 'LC_ALL', 'LC_CTYPE', 'TMDA_SENDMAIL_PROGRAM', 'TZ')
-PATH = '/usr/local/bin:/usr/bin:/bin'
 
 
 def own_login() -> str:
@@ -137,20 +134,11 @@ def _become(options: Options, login: str) -> User:
                             os.environ).user(login)
     login = login_name(login.strip())
     if os.geteuid() == 0:
-        _drop_root(options, _account_name(options.configdir, login))
+        try:
+            _drop_root(options, account_name(options.configdir, login))
+        except KeyError:
+            raise StartError(CONFIG, 'there is no such account') from None
     return Accounts(options.configdir, os.environ).user(login)
-
-
-def _account_name(configdir: str, login: str) -> str:
-    """The account behind a login; for one that is none, the owner of its DIR/<login>."""
-    try:
-        return pwd.getpwnam(login).pw_name
-    except KeyError:
-        pass
-    try:
-        return pwd.getpwuid(os.stat(os.path.join(configdir, login)).st_uid).pw_name
-    except (OSError, KeyError):
-        raise StartError(CONFIG, 'there is no such account') from None
 
 
 def _drop_root(options: Options, name: str) -> None:
@@ -163,10 +151,7 @@ def _drop_root(options: Options, name: str) -> None:
         raise StartError(CONFIG, 'nobody may log in as %s: %s' % (name, error)) from None
     become(account)
     os.chdir('/')
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    os.environ.clear()
-    os.environ.update(kept, HOME=account.home, LOGNAME=account.name, USER=account.name,
-                      SHELL=account.shell or '/bin/sh', PATH=PATH)
+    take_surroundings()
 
 
 def apart(work: Callable[[], Any]) -> Any:
