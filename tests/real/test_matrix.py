@@ -150,6 +150,7 @@ def test_source_that_is_down_is_454_unless_another_says_yes(setup, tmp_path):
             with connect(daemon.ports, Way('plain'), '127.0.2.1') as client:
                 client.ehlo()
                 assert log_in(client, 'PLAIN', 'bobby', 'wrong').startswith('454 4.7.0 ')
+            daemon.wait_for('event=login-unsure')
             assert 'imap' in daemon.events('login-unsure')[0]
 
 
@@ -166,6 +167,7 @@ def test_sources_are_asked_in_the_order_given(setup, tmp_path):
         with connect(daemon.ports, Way('plain'), '127.0.2.2') as client:
             client.ehlo()
             assert log_in(client, 'PLAIN', 'bobby', 'wrong').startswith('535 ')
+        daemon.wait_for('event=login-failed')
         cause = daemon.events('login-failed')[0].partition('cause=')[2]
         assert cause.index('imap') < cause.index('file') < cause.index('ldap')
 

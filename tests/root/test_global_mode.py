@@ -275,6 +275,7 @@ def test_root_is_refused_like_a_wrong_password(global_mode, place):
     assert refusal(daemon, place.network.pw_name) == wrong
     assert refusal(daemon, 'no-such-account', 'wrong') == wrong
     assert refusal(daemon, 'no-such-account').startswith('454 4.7.0')
+    daemon.wait_for('event=login-unsure')
     assert len(daemon.events('login-failed')) == 5
     assert 'no account' in daemon.events('login-unsure')[0]
 

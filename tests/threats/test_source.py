@@ -26,9 +26,8 @@ FORKS = {
 }
 # os.environ belongs to the process; what is of a message or session may not be there.
 CHANGES_ENVIRONMENT = {
-    'TMDA/ofmipd/child.py',   # the process of one session, which has become its user
-    'TMDA/ofmipd/demo.py',    # --demo's own process, before it serves
-    'TMDA/ofmipd/users.py',   # a forked process for one user's files
+    'TMDA/ofmipd/accounts.py',  # a process that has become a user: of a session, or of --check
+    'TMDA/ofmipd/demo.py',      # --demo's own process, before it serves
 }
 # A shell may run what the user's own files name, and nothing else.
 RUNS_A_SHELL = {'TMDA/inject/actions.py'}
