@@ -103,7 +103,7 @@ class Daemon:
     def wait_for(self, words: str, times: int = 1) -> None:
         """Wait until so many lines have these words."""
         until(lambda: sum(words in line for line in self.lines) >= times
-              or self.process.poll() is not None, self.text)
+              or not self._reader.is_alive(), self.text)
         assert sum(words in line for line in list(self.lines)) >= times, self.text
 
     def signal(self, number: signal.Signals) -> None:

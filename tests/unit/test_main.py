@@ -141,6 +141,7 @@ def test_daemon_end(home, number):
         assert talk.at_end()
         talk.close()
         assert daemon.process.wait(PATIENCE) == 0
+        daemon.wait_for('event=stopped')
         assert daemon.events('stopped')[0].endswith('sessions=0')
 
 
