@@ -40,6 +40,8 @@ HEAVY = {
     'dataclasses', 'inspect', 'ast', 'traceback', 'secrets', 'random', 'hashlib', 'hmac', 'shutil',
     'socketserver', 'pathlib', 'locale', 'gettext', 'stringprep', 'base64', 'encodings.idna',
 }
+if sys.version_info >= (3, 14):
+    HEAVY -= {'ast'}  # there it is a part of typing
 # What is for messages, for other modes and for other options.
 OURS = {
     'TMDA.Defaults', 'TMDA.Cookie', 'TMDA.FilterParser', 'TMDA.inject.submit',

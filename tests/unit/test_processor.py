@@ -33,19 +33,19 @@ def test_numbers_in_a_row_get_different_processors():
 
 def test_thread_and_its_programs_may_go_anywhere():
     code = ('keep_to_one(1)\n'
-            'with anywhere():\n'
+            'with Anywhere():\n'
             '    print(sorted(os.sched_getaffinity(0)) == all_of_them, flush=True)\n'
             '    subprocess.run([sys.executable, "-c", "import os\\n'
             'print(len(os.sched_getaffinity(0)))"])\n'
             'print(len(os.sched_getaffinity(0)))\n'
-            'with anywhere(False):\n'
+            'with Anywhere(False):\n'
             '    print(len(os.sched_getaffinity(0)))\n')
     assert in_a_process(code) == ['True', str(len(os.sched_getaffinity(0))), '1', '1']
 
 
 def test_nothing_changes_for_who_did_not_keep_to_one():
     before = os.sched_getaffinity(0)
-    with processor.anywhere():
+    with processor.Anywhere():
         assert os.sched_getaffinity(0) == before
     assert os.sched_getaffinity(0) == before
 
@@ -57,7 +57,7 @@ def test_system_that_forbids_it_is_no_error(monkeypatch):
     monkeypatch.setattr(os, 'sched_setaffinity', forbidden)
     monkeypatch.setattr(processor, '_allowed', ())
     processor.keep_to_one(1)
-    with processor.anywhere():
+    with processor.Anywhere():
         pass
 
 

@@ -74,7 +74,7 @@ def _shell(context: Context, option: str | None, recipient: str) -> str:
     """The first line that the command prints; it runs with the message's environment."""
     import subprocess
     try:
-        with processor.anywhere():
+        with processor.Anywhere():
             done = subprocess.run(
                 ['/bin/sh', '-c', option or ''], env=environment(context, recipient),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

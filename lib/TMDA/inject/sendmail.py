@@ -106,7 +106,7 @@ def _wait(command: list[bytes], environ, message, errors, seconds: float):
     """Run command; its exit status, negative for a signal, None if it took too long."""
     import subprocess
     try:
-        with processor.anywhere():
+        with processor.Anywhere():
             process = subprocess.Popen(command, stdin=message, stdout=subprocess.DEVNULL,
                                        stderr=errors, env=environ, close_fds=True,
                                        start_new_session=True)

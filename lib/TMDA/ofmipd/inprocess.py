@@ -54,7 +54,7 @@ class InProcess:
 
     def authenticate(self, credentials, client: Client) -> Identity:
         """The identity behind credentials.  Raises ReplyError (535, 454)."""
-        with processor.anywhere():
+        with processor.Anywhere():
             verdict = self._chain.check(credentials, client)
         if verdict.answer == UNSURE:
             raise ReplyError(CANNOT_TELL, verdict.cause)
@@ -108,7 +108,7 @@ def check_quota(script: str, user: User, seconds: float) -> None:
     """
     import subprocess
     try:
-        with processor.anywhere():
+        with processor.Anywhere():
             done = subprocess.run([os.path.expanduser(script), user.login], env=user.environ,
                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL, timeout=seconds, check=False)

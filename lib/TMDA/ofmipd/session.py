@@ -335,7 +335,7 @@ class Session:
         self._say(GO_AHEAD)
         self._wire.interruptible = False
         try:
-            with processor.anywhere(transaction.size >= LARGE), \
+            with processor.Anywhere(transaction.size >= LARGE), \
                     Spool(self._limits.spool_memory) as spool:
                 text = read_data(self._wire, spool, self._limits)
                 received_at = monotonic()
