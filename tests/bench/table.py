@@ -24,8 +24,8 @@ COLUMNS = (
     Column('4 conns', {'connections': 4}),
     Column('16 conns', {'connections': 16}),
     Column('8 reconn', {'connections': 8, 'reconnect': True}),
-    Column('1 MB, 4', {'connections': 4, 'size': 1 << 20}),
-    Column('20 rcpt, 4', {'connections': 4, 'recipients': 20}),
+    Column('1 MB', {'connections': 4, 'size': 1 << 20}),
+    Column('20 rcpt', {'connections': 4, 'recipients': 20}),
 )
 
 
@@ -112,5 +112,5 @@ class Bench:
         lines = [[''] + headings]
         lines += [[row.name] + [text(row.name, heading) for heading in headings]
                   for row in self._rows]
-        return '\n'.join('%-24s' % line[0] + ''.join('%12s' % entry for entry in line[1:])
+        return '\n'.join('%-23s' % line[0] + ''.join('%9s' % entry for entry in line[1:])
                          for line in lines)
