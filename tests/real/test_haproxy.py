@@ -13,6 +13,7 @@ from real.launchers import skip_without
 from real.logins import CERTIFICATE_OPTIONS
 from real.postfix import free_port
 from support.daemon import Daemon, needs_account, until
+from support.proxy import write_home
 from support.upstream import Upstream
 
 pytestmark = needs_account
@@ -32,6 +33,7 @@ listen submissions
 """
 CLIENT = '127.0.0.7'  # the client's end, so that it differs from haproxy's
 MESSAGE = 'From: Bobby <bobby@example.net>\r\nSubject: %s\r\n\r\nHello\r\n'
+WHO = 'USERNAME = "bobby"\nHOSTNAME = "example.net"'
 
 
 @pytest.fixture
@@ -42,16 +44,7 @@ def upstream():
 
 @pytest.fixture
 def home(tmp_path, upstream):
-    files = {'tofmipd': 'bobby:FooBar\n', 'crypt_key': '0123456789abcdef' * 3,
-             'filters/outgoing': 'to * dated\n',
-             'config': 'USERNAME = "bobby"\nHOSTNAME = "example.net"\nMAIL_TRANSPORT = "smtp"\n'
-                       'SMTPHOST = "127.0.0.1:%d"\n' % upstream.port}
-    for name, text in files.items():
-        path = tmp_path / '.tmda' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o600)
-    return tmp_path
+    return write_home(tmp_path, upstream.port, 'to * dated\n', more=WHO)
 
 
 def daemon(home, port):

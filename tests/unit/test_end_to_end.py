@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 from support.daemon import Daemon, needs_account
+from support.proxy import write_home
 from support.upstream import Upstream, say
 
 pytestmark = needs_account
 
 MESSAGE = 'From: Bobby <bobby@example.net>\r\nTo: chloe@example.org\r\nSubject: x\r\n\r\nHello\r\n'
+FILTER = 'to *@dated.example dated\nto *@sender.example sender\nto * bare\n'
+WHO = 'USERNAME = "bobby"\nHOSTNAME = "example.net"'
 
 
 @pytest.fixture
@@ -21,19 +24,7 @@ def upstream():
 @pytest.fixture
 def home(tmp_path, upstream):
     """bobby's home: everything that is in use, with the password FooBar."""
-    files = {
-        'tofmipd': 'bobby:FooBar\n',
-        'crypt_key': '0123456789abcdef' * 3,
-        'filters/outgoing': 'to *@dated.example dated\nto *@sender.example sender\nto * bare\n',
-        'config': 'USERNAME = "bobby"\nHOSTNAME = "example.net"\nMAIL_TRANSPORT = "smtp"\n'
-                  'SMTPHOST = "127.0.0.1:%d"\n' % upstream.port,
-    }
-    for name, text in files.items():
-        path = tmp_path / '.tmda' / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o600)
-    return tmp_path
+    return write_home(tmp_path, upstream.port, FILTER, more=WHO)
 
 
 def client(daemon):

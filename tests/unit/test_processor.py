@@ -3,11 +3,24 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from support.daemon import Daemon, make_home, needs_account
-from TMDA.inject import processor
+from support.fake_backend import FakeChannel, make_service
+from support.talk import Running
+from TMDA.FilterActions import Action
+from TMDA.inject import actions, processor, sendmail
+from TMDA.inject.envelope import Envelope
+from TMDA.inject.limits import Limits
+from TMDA.inject.reply import ReplyError
+from TMDA.inject.spool import Spool
+from TMDA.ofmipd.client import Client
+from TMDA.ofmipd.inprocess import InProcess, Policy
+from TMDA.ofmipd.sasl import Password
+from TMDA.ofmipd.session import LARGE
+from TMDA.ofmipd.verdict import NO, Verdict
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='the system has no affinity'),
@@ -86,6 +99,68 @@ def test_workers_keep_to_different_processors(tmp_path):
         assert sorted(len(used(worker)) for worker in workers) == [1, 1]
         assert used(workers[0]) != used(workers[1])
         assert used(daemon.process.pid) == os.sched_getaffinity(0)
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """This process keeps to one processor; the number of all. Put back at the end."""
+    before = os.sched_getaffinity(0)
+    monkeypatch.setattr(processor, '_allowed', ())
+    processor.keep_to_one(0)
+    yield len(before)
+    os.sched_setaffinity(0, before)
+
+
+COUNT = '%s -c "import os; print(len(os.sched_getaffinity(0)))"' % sys.executable
+
+
+def test_shell_action_may_go_anywhere(kept):
+    context = actions.Context(SimpleNamespace(environ={}), None, '', 0)
+    action = Action('shell', COUNT)
+    assert actions.literal(context, action, 'a@example.org') == str(kept)
+
+
+def test_sendmail_program_may_go_anywhere(kept, tmp_path):
+    program = tmp_path / 'sendmail'
+    program.write_text('#!/bin/sh\n%s > %s/used\n' % (COUNT, tmp_path))
+    program.chmod(0o755)
+    with Spool(1000) as spool:
+        spool.write(b'x\r\n')
+        outcome = sendmail.pass_unaltered(str(program), Envelope('a@example.org', ()), spool, {},
+                                          Limits())
+    assert outcome.reply.code == 250
+    assert (tmp_path / 'used').read_text().strip() == str(kept)
+
+
+def test_password_is_checked_anywhere(kept):
+    class Chain:
+        def check(self, *unused):
+            used.append(len(os.sched_getaffinity(0)))
+            return Verdict(NO, 'x')
+
+    used = []
+    backend = InProcess(Chain(), None, Policy(), Limits())
+    with pytest.raises(ReplyError):
+        backend.authenticate(Password('a', 'b'), Client())
+    assert used == [kept]
+    assert len(os.sched_getaffinity(0)) == 1
+
+
+@pytest.mark.parametrize('size, large', [(0, False), (LARGE - 1, False), (LARGE, True)])
+def test_message_declared_large_may_go_anywhere(kept, monkeypatch, size, large):
+    def counting(channel, transaction):
+        used.append(len(os.sched_getaffinity(0)))
+        return submit(channel, transaction)
+
+    used, submit = [], FakeChannel.submit
+    monkeypatch.setattr(FakeChannel, 'submit', counting)
+    with Running(make_service()) as running:
+        running.talk.reply()
+        running.talk.login()
+        for command in ('MAIL FROM:<a@example.org> SIZE=%d' % size, 'RCPT TO:<b@example.org>',
+                        'DATA', 'x\r\n.'):
+            assert running.talk.ask(command)[0] in '23'
+    assert used == [kept if large else 1]
 
 
 @needs_account
