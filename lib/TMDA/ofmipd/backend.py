@@ -40,19 +40,17 @@ class Transaction:
     """
 
     def __init__(self, sender: str, body: str = '', smtputf8: bool = False, ret: str = '',
-                 envid: str = '', recipients: list[Recipient] | None = None,
-                 spool: Spool | None = None, received: str = '', session: str = '',
-                 size: int = 0):
+                 envid: str = '', session: str = '', size: int = 0):
         self.sender = sender
         self.body = body
         self.smtputf8 = smtputf8
         self.ret = ret
         self.envid = envid
-        self.recipients = [] if recipients is None else recipients
-        self.spool = spool
-        self.received = received
         self.session = session
         self.size = size
+        self.recipients: list[Recipient] = []
+        self.spool: Spool | None = None
+        self.received = ''
 
     def envelope(self) -> Envelope:
         """The envelope as it stands now."""

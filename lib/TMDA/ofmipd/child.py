@@ -196,7 +196,8 @@ class Child:
         return login, account
 
     def serve(self, channel, found: str) -> None:
-        """Say who has logged in, as ask() found, and send that user's messages, until the channel closes."""
+        """Say who has logged in, as ask() found, and send that user's messages, until the channel
+        closes."""
         try:
             self._serve(ipc.Link(channel), json.loads(found))
         except (ipc.Ended, ipc.Broken):
